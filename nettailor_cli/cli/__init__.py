@@ -1,0 +1,1 @@
+"""What a person types: parse, call the engine, show the result."""

@@ -1,0 +1,112 @@
+"""nettailor backbones: which pretrained networks there are, which are on this machine, and whether they are whole."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nettailor_cli.cli import options
+from nettailor_cli.cli.errors import reports_errors
+from nettailor_cli.cli.output import Output, harmless
+from nettailor_cli.core.backbones.catalog import ARCHS, torchvision_tags
+from nettailor_cli.core.backbones.listing import folder, listing
+from nettailor_cli.core.errors import FileError
+
+app = typer.Typer(help="List, fetch and verify pretrained backbones.", invoke_without_command=True)
+
+
+@app.callback(invoke_without_command=True)
+def default(context: typer.Context) -> None:
+    """List, fetch and verify pretrained backbones."""
+    if context.invoked_subcommand is None:
+        reports_errors(list_)()
+
+
+@app.command("list")
+@reports_errors
+def list_(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
+    """Show what is on this machine and what torchvision offers."""
+    home = options.home()
+    stored = listing(home)
+    offered = [f"{arch}.{tag}" for arch in ARCHS for tag in torchvision_tags(arch)]
+    document = {
+        "home": str(folder(home)),
+        "stored": [
+            {
+                "name": s.name, "fingerprint": s.fingerprint, "file": str(s.path), "bytes": s.bytes, "mean": list(s.mean),
+                "std": list(s.std), "size": s.size, "source": s.source, "error": s.error or None,
+            }
+            for s in stored
+        ],
+        "downloadable": offered,
+    }  # fmt: skip
+
+    def show(console: Console) -> None:
+        if stored:
+            table = Table(box=None, pad_edge=False)
+            for column in ("on this machine", "fingerprint", "MB", "source"):
+                table.add_column(column, overflow="fold")
+            for s in stored:
+                table.add_row(harmless(s.name), s.short, f"{s.bytes / 1e6:.1f}", harmless(s.error or s.source))
+            console.print(table)
+        else:
+            console.print(f"nothing yet in {folder(home)}", soft_wrap=True)
+        console.print("\nto download from torchvision: " + ", ".join(offered))
+
+    Output(as_json=as_json, quiet=quiet).result(document, show)
+
+
+@app.command("fetch")
+@reports_errors
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="ARCH[.TAG]", help="which backbone")],
+    weights: options.Weights = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Download a backbone from torchvision, or import it from a file, and keep it."""
+    from nettailor_cli.core.backbones.store import find
+
+    output = Output(as_json=as_json, quiet=quiet)
+    found = find(
+        name,
+        home=options.home(),
+        weights=weights,
+        mean=options.three_numbers(mean, "--mean"),
+        std=options.three_numbers(std, "--std"),
+        progress=output,
+    )
+    document = {"name": found.name, "fingerprint": found.fingerprint, "preprocessing": found.preprocessing.to_json()}
+    output.result(
+        document, lambda console: console.print(f"{found.name} is ready, fingerprint {found.fingerprint[:12]}")
+    )
+
+
+@app.command("verify")
+@reports_errors
+def verify(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
+    """Check every stored backbone against its fingerprint (exit 2 when one is damaged)."""
+    from nettailor_cli.core.backbones.store import verify as check
+
+    results = check(options.home())
+    document = {
+        "backbones": [{"name": s.name, "file": str(s.path), "whole": ok, "message": text} for s, ok, text in results]
+    }
+
+    def show(console: Console) -> None:
+        for stored, ok, text in results:
+            console.print(
+                f"{'ok     ' if ok else 'DAMAGED'} {harmless(stored.path.name)}: {harmless(text)}", soft_wrap=True
+            )
+
+    Output(as_json=as_json, quiet=quiet).result(document, show)
+    damaged = [stored for stored, ok, _ in results if not ok]
+    if damaged:
+        raise FileError(
+            f"{len(damaged)} of {len(results)} backbones are damaged", "delete the file, then fetch it again"
+        )

@@ -1,0 +1,73 @@
+"""What an error means to the process: a message, a hint, an exit code.
+
+0 done   1 unexpected, a full disk, a device out of memory, a loss that is not finite   2 wrong usage, settings, data
+or file   3 a gate was not met   130 Ctrl-C   143 SIGTERM
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from nettailor_cli.cli.output import Output
+from nettailor_cli.core.errors import DataError, FileError, GateNotMet, Interrupted, NettailorError, UsageError
+
+UNEXPECTED, WRONG, GATE = 1, 2, 3
+
+
+def exit_code(error: NettailorError) -> int:
+    if isinstance(error, Interrupted):
+        return 128 + error.signal
+    if isinstance(error, GateNotMet):
+        return GATE
+    return WRONG if isinstance(error, UsageError | DataError | FileError) else UNEXPECTED
+
+
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, with every error shown as one message and turned into an exit code. NETTAILOR_DEBUG=1 shows it whole."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (typer.Exit, typer.Abort):
+            raise
+        except BrokenPipeError:
+            # the reader has seen enough (`| head`); Python would complain when it flushes stdout at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except BaseException as error:
+            if os.environ.get("NETTAILOR_DEBUG") == "1":
+                raise
+            message, hint, code = _explain(error)
+            Output().error(message, hint)
+            raise typer.Exit(code) from None
+
+    return wrapped
+
+
+def _explain(error: BaseException) -> tuple[str, str, int]:
+    if isinstance(error, NettailorError):
+        return error.message, error.hint, exit_code(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", "", 128 + signal.SIGINT
+    text = str(error).strip().split("\n")[0]
+    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
+        return f"out of memory: {text}", "try a smaller --batch-size, --size or --memory-limit", UNEXPECTED
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"the disk is full: {error.filename or text}",
+            "free some space and start again with --resume",
+            UNEXPECTED,
+        )
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"not allowed: {error.filename or text} ({error.strerror})", "", WRONG
+    kind = type(error).__name__
+    return f"unexpected, a bug: {kind}: {text}", "NETTAILOR_DEBUG=1 shows where; please report it", UNEXPECTED

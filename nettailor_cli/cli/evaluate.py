@@ -1,0 +1,75 @@
+"""nettailor evaluate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from nettailor_cli.cli import options
+from nettailor_cli.cli.output import Output
+from nettailor_cli.core.errors import GateNotMet, UsageError
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a model file: teacher, student, pruned or final")],
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="folder of pictures", show_default=False)],
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="train|val|test|all", help="(default: test, else val)", show_default=False),
+    ] = None,
+    top_k: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--top-k",
+            metavar="K",
+            help="also: right class among the K best; may be given several times",
+            show_default=False,
+        ),
+    ] = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option("--min-accuracy", metavar="PERCENT", help="exit 3 when the accuracy is lower", show_default=False),
+    ] = None,
+    skip_bad_images: Annotated[bool, typer.Option("--skip-bad-images", help="leave broken pictures out")] = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    workers: options.Workers = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure accuracy and loss of a model on a folder of pictures."""
+    output = Output(as_json=as_json, quiet=quiet)
+    if split not in (None, "train", "val", "test", "all"):
+        raise UsageError(f"--split {split} is unknown", "choose train, val, test or all")
+    from nettailor_cli.core.inference import evaluate_on
+    from nettailor_cli.core.models import load_model
+    from nettailor_cli.core.training.precision import choose_machine
+
+    loaded = load_model(model, home=options.home(), progress=output)
+    machine = choose_machine(device, "fp32" if precision == "auto" else precision)
+    ks = tuple(dict.fromkeys((1, *(top_k or ()))))
+    done = evaluate_on(loaded, data, machine, output, split=split, top_k=ks, workers=workers, skip_bad=skip_bad_images)
+    score = done.score
+    document = {
+        "file": str(model),
+        "split": done.split,
+        "images": score.images,
+        "accuracy": score.accuracy,
+        "loss": score.loss,
+        "top_k": {str(k): share for k, share in score.top_k.items()},
+        "device": machine.device.type,
+        "precision": machine.precision,
+    }
+
+    def show(console: Console) -> None:
+        console.print(f"accuracy {score.accuracy:.2f} % on {done.split} ({score.images} images), loss {score.loss:.4f}")
+        for k, share in score.top_k.items():
+            if k > 1:
+                console.print(f"top-{k} {share:.2f} %")
+
+    output.result(document, show)
+    if min_accuracy is not None and score.accuracy < min_accuracy:
+        raise GateNotMet(f"accuracy {score.accuracy:.2f} % is below --min-accuracy {min_accuracy:g}")

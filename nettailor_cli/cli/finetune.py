@@ -1,0 +1,45 @@
+"""nettailor finetune"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nettailor_cli.cli import options
+from nettailor_cli.cli.output import Output
+from nettailor_cli.cli.training import make_job, show_written
+from nettailor_cli.core.errors import UsageError
+from nettailor_cli.core.settings import FINETUNE
+
+
+@options.with_settings(FINETUNE)
+def finetune(
+    *,
+    pruned: Annotated[Path, typer.Argument(metavar="PRUNED", help="what prune wrote")],
+    output_file: options.OutputFile = None,
+    data: options.Data = None,
+    teacher: options.TeacherFile = None,
+    no_teacher: options.NoTeacher = False,
+    preset: options.Preset = None,
+    resume: options.Resume = False,
+    force: options.Force = False,
+    config: options.Config = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    settings: dict[str, Any],
+) -> None:
+    """Retrain what pruning left, without the complexity term. Writes RUN/model.safetensors."""
+    output = Output(as_json=as_json, quiet=quiet)
+    if teacher is not None and no_teacher:
+        raise UsageError("--teacher and --no-teacher: give one of them")
+    job = make_job(
+        output, data=data, backbone=None, run=pruned.parent, preset=preset, config=config, settings=settings,
+        resume=resume, force=force,
+    )  # fmt: skip
+    from nettailor_cli.core.stages.start import start_finetune
+
+    path = output_file or job.run.model
+    document = start_finetune(job, pruned, path, teacher, no_teacher=no_teacher)
+    show_written(output, document, path, f"nettailor evaluate {path} --data DIR")

@@ -1,0 +1,128 @@
+"""One Output for every command: for people, as JSON (--json), or next to nothing (--quiet).
+
+Results go to stdout, everything else to stderr. On a terminal progress is a live bar, elsewhere one plain line per
+epoch. Whatever comes from files (class names, paths) is shown with control characters made visible and never as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+PLAIN_WIDTH = 100
+"""Columns where there is no terminal to ask: a log should not depend on the window that it was made in."""
+
+
+def harmless(text: object) -> str:
+    """`text` with control characters, terminal escapes and lone surrogates shown as escapes."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii") for c in str(text)
+    )
+
+
+class Output:
+    """Where a command's words go. Is a `core.progress.Progress`, so that the engine can report through it."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self.out = _console(sys.stdout)
+        self.err = _console(sys.stderr)
+        self._bars: Bars | None = None
+        self._task: Any = None
+
+    # results
+
+    def result(self, document: Mapping[str, Any], show: Callable[[Console], None]) -> None:
+        """The command's result: `document` under --json, else what `show` prints."""
+        if self.as_json:
+            print(json.dumps(document, indent=2, allow_nan=False))
+        elif not self.quiet:
+            show(self.out)
+
+    def line(self, text: str) -> None:
+        """One line of a result that is made of lines (JSON lines, CSV)."""
+        print(text)
+
+    # progress
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self._print(Text(harmless(text), style="dim"))
+
+    def warn(self, text: str) -> None:
+        self._print(Text.assemble(("warning: ", "yellow"), harmless(text)))
+
+    def start(self, what: str, total: int) -> None:
+        if self.quiet or not self.err.is_terminal:
+            return
+        if self._bars is None:
+            self._bars = _bars(self.err)
+            self._bars.start()
+        self._task = self._bars.add_task(what, total=total, figures="")
+
+    def advance(self, units: int = 1, figures: Mapping[str, float] | None = None) -> None:
+        if self._bars is not None:
+            self._bars.advance(self._task, units)
+            if figures is not None:
+                self._bars.update(self._task, figures=_figures(figures))
+
+    def finish(self, line: str = "") -> None:
+        self.close()
+        if line and not self.quiet:
+            self._print(Text(harmless(line)))
+
+    def close(self) -> None:
+        """Take a bar that is still up off the screen."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def error(self, message: str, hint: str = "") -> None:
+        self.close()
+        lines = "\n".join(harmless(line) for line in message.split("\n"))
+        self._print(Text.assemble(("error: ", "bold red"), lines))
+        if hint:
+            self._print(Text.assemble(("hint: ", "cyan"), harmless(hint)))
+
+    def _print(self, text: Text) -> None:
+        # soft_wrap: a log line is one line, and a path can be copied from a narrow terminal
+        self.err.print(text, soft_wrap=True)
+
+
+def _console(stream: Any) -> Console:
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def _bars(console: Console) -> Bars:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: list[Any] = [TextColumn("{task.description}", markup=False)]
+    if console.width >= 80:
+        columns.append(BarColumn(bar_width=max(8, min(24, console.width - 92))))
+    columns += [
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}", markup=False),
+        TimeRemainingColumn(compact=True),
+    ]
+    return Progress(*columns, console=console, transient=True)
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    short = {
+        "loss": "loss {:.3f}",
+        "accuracy": "acc {:.1f} %",
+        "expected_complexity": "E[C] {:.2f}",
+        "images/s": "{:.0f} images/s",
+    }
+    return "  ".join(form.format(figures[name]) for name, form in short.items() if name in figures)

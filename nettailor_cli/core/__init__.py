@@ -1,0 +1,1 @@
+"""The engine: a library that knows nothing of the terminal."""

@@ -1,0 +1,143 @@
+"""One pretrained network as the student needs it: stem, blocks 1..L, pooling, and torchvision's keys for its tensors.
+
+Legend: N images, H x W pixels, L blocks, nodes 0..L (node 0 is the stem's output), C_l channels of node l.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from nettailor_cli.core.backbones import resnet
+from nettailor_cli.core.backbones.catalog import parse_name
+from nettailor_cli.core.backbones.fingerprint import counts, fingerprint_of
+from nettailor_cli.core.backbones.fitting import checked
+from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.preprocessing import Preprocessing
+
+
+class Backbone(nn.Module):
+    """A network without its classifier. Made by `build`, `build_random` and `from_state`, in evaluation mode.
+
+    name           ARCH.TAG
+    fingerprint    of the weights as built or last loaded, 64 hexadecimal digits
+    preprocessing  what its inputs have to look like
+    stem           (N, 3, H, W) -> node 0
+    blocks         block l at index l-1: node l-1 -> what goes into node l's activation
+    activation     between a block's output and the node
+    pooling        node L -> (N, features)
+    channels       of nodes 0..L
+    strides        of blocks 1..L
+    features       numbers per image that the classifier sees
+    proxy_kind     "basic" or "bottleneck"
+    """
+
+    def __init__(self, name: str, network: nn.Module, preprocessing: Preprocessing) -> None:
+        """`network` is torchvision's; its parameters are shared, not copied. It may live on the meta device."""
+        super().__init__()
+        parts = resnet.decompose(network)
+        self.name = name
+        self.fingerprint = ""
+        self.preprocessing = preprocessing
+        self.stem = parts.stem
+        self.blocks = nn.ModuleList(parts.blocks)
+        self.activation = parts.activation
+        self.pooling = parts.pooling
+        self.channels = parts.channels
+        self.strides = parts.strides
+        self.features = parts.features
+        self.proxy_kind = parts.proxy_kind
+        self.classifier = parts.classifier
+        # The same tensor has our name here and torchvision's there, whatever the family: no renaming rules to keep.
+        theirs = {id(tensor): key for key, tensor in network.state_dict(keep_vars=True).items()}
+        self._torchvision_key = {key: theirs[id(t)] for key, t in self.state_dict(keep_vars=True).items()}
+        self.eval()
+
+    @property
+    def arch(self) -> str:
+        """The ARCH of ARCH.TAG."""
+        return parse_name(self.name).arch
+
+    def nodes(self, images: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W), preprocessed -> activations of nodes 0..L, each (N, C_l, H_l, W_l) and >= 0."""
+        nodes = [self.stem(images)]
+        for block in self.blocks:
+            nodes.append(self.activation(block(nodes[-1])))
+        return nodes
+
+    def pool(self, last: Tensor) -> Tensor:
+        """Node L (N, C_L, H, W) -> (N, features)."""
+        return self.pooling(last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W), preprocessed -> (N, features)."""
+        return self.pool(self.nodes(images)[-1])
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor under torchvision's key, classifier excepted: the tensors themselves, detached, not copies."""
+        return {self._torchvision_key[key]: tensor for key, tensor in self.state_dict().items()}
+
+    def load(self, state: Mapping[str, Tensor], *, source: str = "this set of weights") -> None:
+        """Copies torchvision-keyed values in and takes their fingerprint.
+
+        A classifier is ignored, num_batches_tracked too (it is set to 0: with a fixed momentum it has no effect);
+        other floating types become fp32. `source` is how messages call the file. Raises FileError, and changes
+        nothing, for missing or unknown names, other shapes and values that are not finite.
+        """
+        own = self.state()
+        expected = {key: tuple(tensor.shape) for key, tensor in own.items() if counts(key, self.classifier)}
+        given = {key: tensor for key, tensor in state.items() if counts(key, self.classifier)}
+        values = checked(given, expected, arch=self.arch, source=source)
+        with torch.no_grad():
+            for key, tensor in own.items():
+                if key in values:
+                    tensor.copy_(values[key])
+                else:
+                    tensor.zero_()
+        self.fingerprint = fingerprint_of(values, classifier=self.classifier)
+
+    def freeze(self) -> Self:
+        """No parameter asks for a gradient from here on."""
+        return self.requires_grad_(False)
+
+
+def build(arch: str) -> Backbone:
+    """ARCH.random: torchvision's random initialisation from torch's current generator, fp32, on the CPU."""
+    backbone = Backbone(f"{arch}.random", resnet.make_network(arch), Preprocessing())
+    backbone.fingerprint = fingerprint_of(backbone.state(), classifier=backbone.classifier)
+    return backbone
+
+
+def build_random(arch: str, seed: int) -> Backbone:
+    """`build` from `seed`; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(arch)
+
+
+def from_state(
+    name: str, state: Mapping[str, Tensor], preprocessing: Preprocessing, *, source: str = "this set of weights"
+) -> Backbone:
+    """The backbone ARCH.TAG with these torchvision-keyed weights, fp32, on the CPU. Raises what `load` does."""
+    # On the meta device nothing is initialised: load is about to overwrite every value.
+    backbone = Backbone(name, resnet.make_network(parse_name(name).arch, "meta"), preprocessing)
+    backbone.to_empty(device="cpu")
+    backbone.load(state, source=source)
+    return backbone
+
+
+def head_state(state: Mapping[str, Tensor], *, classifier: str = "fc") -> dict[str, Tensor] | None:
+    """The linear classifier in a torchvision-keyed state, for nn.Linear's load_state_dict; None when there is none.
+
+    `weight` (classes, features) and `bias` (classes,), fp32. Raises FileError when the two don't belong together.
+    """
+    weight, bias = state.get(f"{classifier}.weight"), state.get(f"{classifier}.bias")
+    if weight is None or bias is None:
+        return None
+    if weight.dim() != 2 or bias.shape != weight.shape[:1]:
+        shapes = f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)}"
+        raise FileError(f"the classifier in the file is damaged: {shapes} don't belong together")
+    return {"weight": weight.detach().to(torch.float32), "bias": bias.detach().to(torch.float32)}

@@ -1,0 +1,56 @@
+"""Writing a backbone into the home folder, once and for good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from nettailor_cli.core.backbones.backbone import Backbone
+from nettailor_cli.core.backbones.fingerprint import counts
+from nettailor_cli.core.backbones.listing import SHORT, StoredBackbone, described, folder
+from nettailor_cli.core.errors import RunFailed, UsageError
+from nettailor_cli.core.files import write_atomically
+
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def keep(backbone: Backbone, state: Mapping[str, Tensor], *, source: str, home: Path) -> StoredBackbone:
+    """Store `state`, the torchvision-keyed tensors that `backbone` was loaded from, with the backbone's description.
+
+    Half precision stays half (it takes half the disk, and the fingerprint is over the fp32 values). The classifier is
+    left out: two files of one fingerprint hold the same tensors. Raises UsageError or RunFailed when it can't be
+    written.
+    """
+    tensors = {
+        # Fresh copies: a .pth may hold views into one another, which the format refuses.
+        key: value.to(value.dtype if value.dtype in _HALVES else torch.float32, copy=True).contiguous()
+        for key, value in state.items()
+        if counts(key, backbone.classifier)
+    }
+    path = folder(home) / f"{backbone.name}-{backbone.fingerprint[:SHORT]}.safetensors"
+    entry = described(
+        path,
+        name=backbone.name,
+        fingerprint=backbone.fingerprint,
+        preprocessing=backbone.preprocessing,
+        source=source,
+    )
+    data = safetensors.torch.save(tensors, metadata=entry.metadata())
+    try:
+        write_atomically(path, lambda temporary: _write(temporary, data))
+    except (UsageError, RunFailed) as error:
+        raise type(error)(error.message, cannot_write_hint(home)) from error
+    return entry
+
+
+def cannot_write_hint(home: Path) -> str:
+    """What to do when the home folder refuses a file."""
+    return f"backbones are kept in {folder(home)}: make room there, or set NETTAILOR_HOME to another folder"
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

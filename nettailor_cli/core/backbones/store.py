@@ -1,0 +1,234 @@
+"""Where a backbone's weights are: a file that the user names, the home folder, or torchvision's download.
+
+Whatever comes from outside is kept in HOME/backbones for good, and from then on found by its fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from nettailor_cli.core.backbones import catalog
+from nettailor_cli.core.backbones.backbone import Backbone, from_state
+from nettailor_cli.core.backbones.catalog import BackboneName, parse_name
+from nettailor_cli.core.backbones.download import DownloadError, check_hash, download
+from nettailor_cli.core.backbones.keeping import cannot_write_hint, keep
+from nettailor_cli.core.backbones.listing import SHORT, StoredBackbone, folder, listing
+from nettailor_cli.core.backbones.preprocessing_choice import choose
+from nettailor_cli.core.backbones.weights_file import read_weights
+from nettailor_cli.core.errors import FileError, NettailorError, RunFailed, UsageError, did_you_mean
+from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.progress import Progress, Silent
+
+_STORED = "stored with it"
+_FROM_FILE = "the file's metadata"
+
+
+@dataclass(frozen=True)
+class _Found:
+    backbone: Backbone
+    origin: str  # where it came from, to be printed
+    preprocessing: str  # what was chosen and who said so, to be printed
+
+
+def find(
+    name: str,
+    *,
+    home: Path,
+    weights: Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    progress: Progress,
+) -> Backbone:
+    """The backbone ARCH or ARCH.TAG, fp32, on the CPU, in evaluation mode.
+
+    Looked for in `weights` (.safetensors or .pth, imported into `home`), `home`, torchvision's download (kept in
+    `home`). A bare ARCH is ARCH.imagenet1k_v1, or the only ARCH that `home` has. `mean` and `std` (three numbers each,
+    [0, 1] scale) win over what files say; with `weights` they are stored. One note tells what was found, where, and
+    its preprocessing. Raises UsageError when the name is unknown or ambiguous or nothing can be had, FileError for a
+    damaged or foreign file, RunFailed when the disk is full.
+    """
+    wanted = parse_name(name)
+    if weights is not None:
+        found = _import(wanted, weights, home, mean, std)
+    else:
+        stored, why = _in_home(wanted, home, progress)
+        found = _read(stored, why, mean, std) if stored else _from_torchvision(wanted, home, mean, std, progress)
+    short = found.backbone.fingerprint[:SHORT]
+    progress.note(f"backbone {found.backbone.name}, fingerprint {short}, {found.origin}; {found.preprocessing}")
+    return found.backbone
+
+
+def find_by_fingerprint(fingerprint: str, *, name: str, home: Path, progress: Progress | None = None) -> Backbone:
+    """The very backbone that a delta was made from: `fingerprint` in full, `name` its ARCH.TAG.
+
+    Looked for in `home` under any name, then at torchvision if the tag is one of its own. Raises FileError when it
+    can't be had or is damaged, and when the download is another one.
+    """
+    progress = progress or Silent()
+    wanted = parse_name(name)
+    same = [stored for stored in _whole(home) if stored.fingerprint == fingerprint]
+    same.sort(key=lambda stored: stored.name != name)
+    if same:
+        progress.note(f"backbone {same[0].name}, fingerprint {fingerprint[:SHORT]}, from {same[0].path}")
+        return _load(same[0])
+    needed = f"this file needs the backbone {name} with fingerprint {fingerprint[:SHORT]}"
+    hint = f"nettailor backbones fetch {name} --weights FILE imports it from the weights file that it was made from"
+    if wanted.tag not in catalog.torchvision_tags(wanted.arch):
+        raise FileError(f"{needed}, which is not in {folder(home)}", hint)
+    try:
+        backbone = _from_torchvision(wanted, home, None, None, progress).backbone
+    except UsageError as error:
+        raise FileError(f"{needed}, which is not in {folder(home)}: {error.message}", error.hint) from error
+    if backbone.fingerprint != fingerprint:
+        raise FileError(f"{needed}; torchvision's {name} has {backbone.fingerprint[:SHORT]}", hint)
+    progress.note(f"backbone {name}, fingerprint {fingerprint[:SHORT]}, downloaded from torchvision")
+    return backbone
+
+
+def verify(home: Path) -> list[tuple[StoredBackbone, bool, str]]:
+    """Every stored backbone, whether its tensors still have its fingerprint, and what is to be said about it."""
+    results = []
+    for stored in listing(home):
+        try:
+            if stored.error:
+                raise FileError(stored.error)
+            _load(stored)
+        except NettailorError as error:
+            results.append((stored, False, error.message))
+        else:
+            results.append((stored, True, "its tensors have its fingerprint"))
+    return results
+
+
+def _import(
+    wanted: BackboneName, weights: Path, home: Path, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> _Found:
+    state, metadata = read_weights(weights)
+    tag = wanted.tag or catalog.tag_of_file(wanted.arch, _sha256(weights)) or catalog.CUSTOM_TAG
+    backbone = from_state(f"{wanted.arch}.{tag}", state, Preprocessing(), source=str(weights))
+    stored = _same_in_home(backbone, home, any_name=wanted.tag is None)
+    tables = [(_FROM_FILE, metadata)]
+    if stored is not None:
+        backbone.name = stored.name
+        tables.append((_STORED, stored.metadata()))
+    backbone.preprocessing, reason = choose(mean, std, tables, source=str(weights))
+    if stored is None or backbone.preprocessing != _preprocessing(stored):
+        # An unchanged file is left alone; so is the stored source when only the preprocessing is new.
+        stored = keep(backbone, state, source=stored.source if stored else weights.name, home=home)
+        return _Found(backbone, f"imported from {weights} to {stored.path}", reason)
+    return _Found(backbone, f"{weights} is already at {stored.path}", reason)
+
+
+def _same_in_home(backbone: Backbone, home: Path, *, any_name: bool) -> StoredBackbone | None:
+    same = [stored for stored in _whole(home) if stored.fingerprint == backbone.fingerprint]
+    named = [stored for stored in same if stored.name == backbone.name]
+    return next(iter(named or (same if any_name else [])), None)
+
+
+def _in_home(wanted: BackboneName, home: Path, progress: Progress) -> tuple[StoredBackbone | None, str]:
+    """What `home` has under this name, and why it was taken."""
+    for stored in listing(home):
+        if stored.error and BackboneName(wanted.arch, wanted.tag or catalog.DEFAULT_TAG) == _named(stored):
+            progress.warn(f"{stored.path} is passed over: {stored.error}")
+    of_arch = [stored for stored in _whole(home) if stored.parsed.arch == wanted.arch]
+    named = [stored for stored in of_arch if stored.parsed.tag == (wanted.tag or catalog.DEFAULT_TAG)]
+    why = ""
+    if not named and wanted.tag is None and of_arch:
+        named, why = of_arch, f", the only {wanted.arch} there"
+    if len(named) > 1:
+        several = "; ".join(f"{stored.name} {stored.short}" for stored in named)
+        raise UsageError(
+            f"{wanted} could be any of {len(named)} backbones in {folder(home)}: {several}",
+            f"write --backbone {wanted.arch}.TAG, or name the file with --weights {named[0].path}",
+        )
+    return (named[0], f"from {named[0].path}{why}") if named else (None, "")
+
+
+def _read(stored: StoredBackbone, origin: str, mean: Sequence[float] | None, std: Sequence[float] | None) -> _Found:
+    backbone = _load(stored)
+    backbone.preprocessing, reason = choose(mean, std, [(_STORED, stored.metadata())], source=str(stored.path))
+    return _Found(backbone, origin, reason)
+
+
+def _load(stored: StoredBackbone) -> Backbone:
+    """The stored file, its tensors checked against its fingerprint."""
+    state, _ = read_weights(stored.path)
+    backbone = from_state(stored.name, state, _preprocessing(stored), source=str(stored.path))
+    if backbone.fingerprint != stored.fingerprint:
+        raise FileError(
+            f"{stored.path} is damaged: its tensors have the fingerprint {backbone.fingerprint[:SHORT]}, "
+            f"it was stored as {stored.short}",
+            f"delete it, then nettailor backbones fetch {stored.name} (from {stored.source or 'its weights file'})",
+        )
+    return backbone
+
+
+def _from_torchvision(
+    wanted: BackboneName, home: Path, mean: Sequence[float] | None, std: Sequence[float] | None, progress: Progress
+) -> _Found:
+    wanted = replace(wanted, tag=wanted.tag or catalog.DEFAULT_TAG)
+    tags = catalog.torchvision_tags(wanted.arch)
+    if wanted.tag not in tags:
+        near = did_you_mean(str(wanted), [f"{wanted.arch}.{tag}" for tag in tags])
+        raise UsageError(
+            f"there is no {wanted} in {folder(home)}, and torchvision has none (it has {', '.join(tags)})",
+            near or "--weights FILE imports it",
+        )
+    url = catalog.download_url(wanted)
+    state, origin = _torchvision_file(wanted, url, home, progress)
+    backbone = from_state(str(wanted), state, Preprocessing(), source=origin)
+    kept = keep(backbone, state, source=url, home=home)
+    # The user's own mean and std hold for this command; what is stored describes torchvision's weights for all others.
+    backbone.preprocessing, reason = choose(mean, std, [], source=url)
+    return _Found(backbone, f"{origin}, kept as {kept.path}", reason)
+
+
+def _torchvision_file(
+    name: BackboneName, url: str, home: Path, progress: Progress
+) -> tuple[Mapping[str, Tensor], str]:
+    """torchvision's own file, put beside the stored backbones by hand or downloaded, and where it came from."""
+    by_hand = folder(home) / url.rpartition("/")[2]
+    if by_hand.is_file():
+        check_hash(url, _sha256(by_hand), str(by_hand))
+        return read_weights(by_hand)[0], f"from {by_hand}"
+    try:
+        folder(home).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder(home)) as temporary:
+            file = Path(temporary) / by_hand.name
+            download(url, file, progress)
+            return read_weights(file)[0], f"downloaded from {url}"
+    except DownloadError as error:
+        raise UsageError(
+            f"{name} is not in {folder(home)} and can't be downloaded ({error})",
+            f"put {url} into {folder(home)}, or name a weights file with --weights FILE",
+        ) from error
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"can't write to {folder(home)}: {error.strerror}", cannot_write_hint(home)) from error
+    except OSError as error:
+        raise RunFailed(f"can't write to {folder(home)}: {error.strerror or error}", cannot_write_hint(home)) from error
+
+
+def _whole(home: Path) -> list[StoredBackbone]:
+    return [stored for stored in listing(home) if not stored.error]
+
+
+def _named(stored: StoredBackbone) -> BackboneName | None:
+    try:
+        return stored.parsed
+    except UsageError:
+        return None
+
+
+def _preprocessing(stored: StoredBackbone) -> Preprocessing:
+    return choose(None, None, [(_STORED, stored.metadata())], source=str(stored.path))[0]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

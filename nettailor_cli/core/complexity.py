@@ -1,0 +1,152 @@
+"""What a path costs, and the expected complexity E[C] of a student under attention (PAPER.md, Eqs. 5-10).
+
+A path can go because its own alpha is 0 (r = 1 - alpha), because every path into its source is gone (the product of
+their r) or because every path out of its sink is gone (likewise). Two readings of how these events combine:
+
+    published      E[C] = C * (1 - r - prod_in - prod_out)             Eq. 9: disjoint events; can fall below 0
+    independence   E[C] = C * alpha * (1 - prod_in) * (1 - prod_out)   in [0, C]
+
+The stem's output can't be excluded (prod_in = 0 from node 0) and neither can the last node (prod_out = 0 into node L).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nettailor_cli.core.backbones.backbone import Backbone
+from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph, Path, sources_of_proxies, untouched
+from nettailor_cli.core.proxies import make_proxy, pool
+from nettailor_cli.core.student import PROXY_LOGIT, UNIVERSAL_LOGIT
+
+EXCLUSIONS = ("published", "independence")
+COSTS = ("macs", "params")
+
+_COUNTED = ("conv", "linear", "addmm", "matmul", "mm", "bmm", "einsum")
+"""fvcore's handlers that count a multiply-add; the others (batch norm, pooling, ...) are switched off."""
+
+
+class ExpectedComplexity(nn.Module):
+    """E[C] of a student as a function of its attention: one number, relative to the backbone (stem and blocks).
+
+    `cost` "macs" or "params" says what C counts; `exclusion` which reading of Eqs. 5-10 combines the events.
+    """
+
+    def __init__(self, graph: Graph, *, exclusion: str = "published", cost: str = "macs") -> None:
+        super().__init__()
+        self.exclusion = exclusion
+        costs, whole = path_costs(graph, cost)
+        self.register_buffer("cost", torch.tensor(costs) / whole, persistent=False)
+        into = _padded_rows([[i for i, q in enumerate(graph.paths) if q.sink == p.source] for p in graph.paths])
+        out_of = _padded_rows([[i for i, q in enumerate(graph.paths) if q.source == p.sink] for p in graph.paths])
+        self.register_buffer("into_source", into, persistent=False)
+        self.register_buffer("out_of_sink", out_of, persistent=False)
+        self.register_buffer("from_stem", torch.tensor([p.source == 0 for p in graph.paths]), persistent=False)
+        self.register_buffer("to_last", torch.tensor([p.sink == graph.last for p in graph.paths]), persistent=False)
+
+    cost: Tensor
+    into_source: Tensor
+    out_of_sink: Tensor
+    from_stem: Tensor
+    to_last: Tensor
+
+    def forward(self, alpha: Tensor) -> Tensor:
+        """alpha (P,) in [0, 1] -> a number; below 0 is possible for "published", not for "independence"."""
+        gone = torch.cat([1 - alpha, alpha.new_ones(1)])  # the last entry is the padding: a factor of 1
+        prod_in = gone[self.into_source].prod(dim=1).masked_fill(self.from_stem, 0.0)
+        prod_out = gone[self.out_of_sink].prod(dim=1).masked_fill(self.to_last, 0.0)
+        if self.exclusion == "published":
+            kept = alpha - prod_in - prod_out
+        else:
+            kept = alpha * (1 - prod_in) * (1 - prod_out)
+        return (self.cost * kept).sum()
+
+
+def path_costs(graph: Graph, cost: str) -> tuple[list[float], float]:
+    """The paths' costs, in canonical order, and the backbone's (stem and blocks, no classifier), in the same unit."""
+    whole = graph.stem, *graph.blocks
+    if cost == "params":
+        return [float(p.cost.parameters) for p in graph.paths], float(sum(c.parameters for c in whole))
+    return [float(p.cost.macs) for p in graph.paths], float(sum(c.macs for c in whole))
+
+
+def _padded_rows(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Rows of different length as one matrix, filled up with the index one past the last path."""
+    width = max((len(row) for row in rows), default=0) or 1
+    return torch.tensor([[*row, *itertools.repeat(len(rows), width - len(row))] for row in rows])
+
+
+def macs(module: nn.Module, *inputs: Tensor) -> int:
+    """MACs of one forward pass of `module` (in eval mode) on `inputs`, counted by fvcore."""
+    from fvcore.nn import FlopCountAnalysis
+
+    with torch.no_grad():
+        analysis = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        analysis.tracer_warnings("none")
+        return round(sum(count for kind, count in analysis.by_operator().items() if kind in _COUNTED))
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def untouched_graph(backbone: Backbone, classes: int) -> Graph:
+    """The graph of `backbone` with a classifier for `classes`, at the backbone's own input size: a teacher's."""
+    return _Counter(backbone, classes).untouched
+
+
+def student_graph(backbone: Backbone, classes: int, *, skips: int | None, proxy_width: int | None = None) -> Graph:
+    """The graph of a fresh student: every universal block, and the proxies of the `skips` closest nodes (None: dense)."""
+    counter = _Counter(backbone, classes)
+    paths = list(counter.untouched.paths)
+    for node in range(1, counter.untouched.last + 1):
+        sources = sources_of_proxies(node, skips)
+        logits = torch.tensor([UNIVERSAL_LOGIT] + [PROXY_LOGIT] * len(sources), dtype=torch.float64)
+        alphas = logits.softmax(dim=0).tolist()
+        universal = paths[node - 1]
+        paths[node - 1] = Path(universal.source, node, UNIVERSAL, alphas[0], universal.cost)
+        paths += [
+            Path(source, node, PROXY, alpha, counter.proxy(source, node, proxy_width))
+            for source, alpha in zip(sources, alphas[1:], strict=True)
+        ]
+    whole = counter.untouched
+    return Graph(blocks=whole.blocks, stem=whole.stem, head=whole.head, paths=tuple(paths))
+
+
+class _Counter:
+    """Counts the parts of one backbone at its input size, each once; proxies of equal shape are counted once too."""
+
+    def __init__(self, backbone: Backbone, classes: int) -> None:
+        self.backbone = backbone
+        training = backbone.training
+        backbone.eval()
+        size = backbone.preprocessing.size
+        images = torch.zeros(1, 3, size, size, device=next(backbone.parameters()).device)
+        with torch.no_grad():
+            self.nodes = backbone.nodes(images)
+        head = nn.Linear(backbone.features, classes)
+        self.untouched = untouched(
+            blocks=[
+                Cost(parameters(block), macs(block, x))
+                for block, x in zip(backbone.blocks, self.nodes[:-1], strict=True)
+            ],
+            stem=Cost(parameters(backbone.stem), macs(backbone.stem, images)),
+            head=Cost(parameters(head), macs(head, torch.zeros(1, backbone.features))),
+        )
+        backbone.train(training)
+        self._seen: dict[tuple[int, int, int, int], Cost] = {}
+
+    def proxy(self, source: int, sink: int, width: int | None) -> Cost:
+        stride = 1
+        for block in self.backbone.strides[source:sink]:
+            stride *= block
+        channels_in, channels_out = self.backbone.channels[source], self.backbone.channels[sink]
+        x = pool(self.nodes[source], stride)
+        shape = (channels_in, channels_out, x.shape[2], x.shape[3])
+        if shape not in self._seen:
+            proxy = make_proxy(self.backbone.proxy_kind, channels_in, channels_out, width).to(x.device).eval()
+            self._seen[shape] = Cost(parameters(proxy), macs(proxy, x))
+        return self._seen[shape]

@@ -1,0 +1,29 @@
+"""From a folder of pictures to batches on a device: folders -> splits -> pictures -> batches."""
+
+from nettailor_cli.core.data.augment import Augmentation, central_crop
+from nettailor_cli.core.data.batches import Batch, Batches
+from nettailor_cli.core.data.dataset import SPLITS, Dataset, Example
+from nettailor_cli.core.data.decode import BadImage, decode, read_square, to_square
+from nettailor_cli.core.data.folders import IMAGE_SUFFIXES, read_dataset
+from nettailor_cli.core.data.pictures import Pictures, load_pictures
+from nettailor_cli.core.data.splits import divide, select
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SPLITS",
+    "Augmentation",
+    "BadImage",
+    "Batch",
+    "Batches",
+    "Dataset",
+    "Example",
+    "Pictures",
+    "central_crop",
+    "decode",
+    "divide",
+    "load_pictures",
+    "read_dataset",
+    "read_square",
+    "select",
+    "to_square",
+]

@@ -1,0 +1,101 @@
+"""Batches of an epoch, from any batch on: order and augmentation follow from (seed, epoch), no state is kept.
+
+A thread fetches the next pictures while the caller works on these. It touches only host memory: what runs on the device
+is launched by the caller's thread, on the caller's stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from nettailor_cli.core.data.augment import Augmentation, central_crop
+from nettailor_cli.core.data.pictures import Pictures
+from nettailor_cli.core.data.streams import SHUFFLE, stream
+from nettailor_cli.core.errors import UsageError
+from nettailor_cli.core.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: normalised float32 (N, 3, size, size), channels last; labels: int64 (N,); both on the same device."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+class Batches:
+    """All of `pictures` (decoded at side `preprocessing.resize`), in batches of at most `batch_size`, alike in size.
+
+    Without an augmentation every picture is cropped to its centre. Raises UsageError for a batch size below one.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        preprocessing: Preprocessing,
+        *,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation | None,
+        shuffle: bool,
+        device: torch.device,
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(f"the batch size must be at least 1, not {batch_size}")
+        self.pictures = pictures
+        self._preprocessing = preprocessing
+        self._batch_size = batch_size
+        self._seed = seed
+        self._augmentation = augmentation
+        self._shuffle = shuffle
+        self._device = device
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]  # (3, 1, 1)
+            for values in (preprocessing.mean, preprocessing.std)
+        )
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        return -(-len(self.pictures) // self._batch_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from number `start` on: the same as the tail of the whole epoch.
+
+        Closing the iterator, or dropping it, ends its thread. Raises BadImage as `Pictures.take` does.
+        """
+        count = len(self.pictures)
+        order = stream(self._seed, epoch, SHUFFLE).permutation(count) if self._shuffle else np.arange(count)
+        # not slices of batch_size: a last batch of one picture would be all noise
+        parts = np.array_split(order, len(self))[start:] if count else []
+        draws = None if self._augmentation is None else self._augmentation.draw(count, self._seed, epoch)
+        with ThreadPoolExecutor(1, thread_name_prefix="nettailor-batches") as ahead:
+            fetched = [ahead.submit(self._fetch, part) for part in parts[:1]]
+            for number, part in enumerate(parts):
+                images, labels = fetched.pop().result()
+                fetched += [ahead.submit(self._fetch, following) for following in parts[number + 1 : number + 2]]
+                yield self._finish(images, labels, None if draws is None else draws[part])
+
+    def _fetch(self, indices: np.ndarray[Any, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """uint8 (N, 3, S, S) and labels (N,) in host memory, pinned if they are to travel to a CUDA device."""
+        images, labels = self.pictures.take(indices), self.pictures.labels[torch.from_numpy(indices)]
+        if self._device.type == "cuda":
+            return images.pin_memory(), labels.pin_memory()
+        return images, labels
+
+    def _finish(self, images: torch.Tensor, labels: torch.Tensor, draws: np.ndarray[Any, Any] | None) -> Batch:
+        """To the device as bytes, a quarter of what floats would be; the rest is done there."""
+        wait = self._device.type != "cuda"  # only pinned memory may be left to be copied in the background
+        images, labels = (tensor.to(self._device, non_blocking=not wait) for tensor in (images, labels))
+        size = self._preprocessing.size
+        if self._augmentation is None or draws is None:
+            unit = central_crop(images, size)
+        else:
+            unit = self._augmentation.apply(images, draws, size)
+        normalised = (unit - self._mean) / self._std
+        return Batch(normalised.contiguous(memory_format=torch.channels_last), labels)

@@ -1,0 +1,66 @@
+"""What was found in a folder: which pictures, of which class, in which split. Nothing here opens a picture.
+
+The digest is over contents and names, not over paths: the same pictures in another place are the same dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nettailor_cli.core.data.parallel import in_parallel
+
+SPLITS = ("train", "val", "test")
+_HASHING_THREADS = 8  # reading is what takes the time, and a disk is busy with about this many
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture: where it is, `name` ("CLASS/sub/file.jpg" below its split's folder), `label` (in the class list)."""
+
+    path: Path
+    name: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The pictures of every split that there is (keys out of SPLITS, none of them empty), sorted by name."""
+
+    root: Path
+    classes: tuple[str, ...]
+    splits: dict[str, tuple[Example, ...]]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 in hex over split, name, class and content of every picture; reads all the files, once.
+
+        A file that can't be read counts as just that: whether it is an error is for `load_pictures` to say.
+        """
+        rows = [(split, example) for split in sorted(self.splits) for example in self.splits[split]]
+        contents = in_parallel(_digest_of_file, [example.path for _, example in rows], _HASHING_THREADS)
+        digest = hashlib.sha256()
+        for (split, example), content in zip(rows, contents, strict=True):
+            # JSON keeps the four apart whatever the names hold, and takes names that are not valid UTF-8
+            digest.update(json.dumps([split, example.name, self.classes[example.label], content]).encode() + b"\n")
+        return digest.hexdigest()
+
+    def summary(self) -> dict[str, Any]:
+        """For a model file: the folder's own name (never where it lies), number of classes, images per split."""
+        return {
+            "name": self.root.resolve().name,
+            "classes": len(self.classes),
+            "images": {split: len(examples) for split, examples in self.splits.items()},
+        }
+
+
+def _digest_of_file(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return "unreadable"

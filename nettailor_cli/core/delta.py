@@ -1,0 +1,119 @@
+"""The model file: a safetensors file whose metadata is one readable JSON document.
+
+A delta (stages "student", "pruned", "model") holds only what a task owns; a teacher holds a whole network under
+torchvision's names. Both carry the same document. `ModelDocument`
+says what stands in it; `FORMAT` is its version. Reading it needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nettailor_cli._version import __version__
+from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.graph import Graph
+from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.sealed import read_content, read_tensors, write_sealed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+TEACHER, STUDENT, PRUNED, MODEL = "teacher", "student", "pruned", "model"
+STAGES = (TEACHER, STUDENT, PRUNED, MODEL)
+
+
+@dataclass(frozen=True)
+class ModelDocument:
+    """What a model file says of itself.
+
+    stage: one of STAGES. backbone, fingerprint: which backbone it stands on. classes: names, in the order of the logits.
+    student: the settings that shape the network (bn_stats, proxy_width). data: summary, digest and split of the images.
+    settings: resolved settings per stage so far. metrics: name -> {"split": ..., "accuracy": percent, ...}.
+    """
+
+    stage: str
+    backbone: str
+    fingerprint: str
+    graph: Graph
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    student: dict[str, Any]
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    metrics: dict[str, Any]
+    package: str = __version__
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "package": self.package,
+            "stage": self.stage,
+            "backbone": {"name": self.backbone, "fingerprint": self.fingerprint},
+            "graph": self.graph.to_json(),
+            "classes": list(self.classes),
+            "preprocessing": self.preprocessing.to_json(),
+            "student": self.student,
+            "data": self.data,
+            "settings": self.settings,
+            "metrics": self.metrics,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ModelDocument:
+        """Raises KeyError, TypeError or ValueError when the document is not one that `to_json` wrote."""
+        if document["stage"] not in STAGES:
+            raise ValueError(f"unknown stage {document['stage']!r}")
+        classes = document["classes"]
+        if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+            raise ValueError("classes must be a list of names")
+        for key in ("student", "data", "settings", "metrics"):
+            if not isinstance(document[key], dict):
+                raise TypeError(f"{key} must be an object")
+        return cls(
+            stage=document["stage"],
+            backbone=str(document["backbone"]["name"]),
+            fingerprint=str(document["backbone"]["fingerprint"]),
+            graph=Graph.from_json(document["graph"]),
+            classes=tuple(classes),
+            preprocessing=Preprocessing.from_json(document["preprocessing"]),
+            student=document["student"],
+            data=document["data"],
+            settings=document["settings"],
+            metrics=document["metrics"],
+            package=str(document["package"]),
+        )
+
+
+def write(path: Path, document: ModelDocument, tensors: Mapping[str, Tensor]) -> None:
+    """Write the model file `path`, whole or not at all. Raises UsageError or RunFailed (a full disk)."""
+    write_sealed(path, document.to_json(), tensors)
+
+
+def read_document(path: Path) -> ModelDocument:
+    """The document of the model file `path`, after all digests were checked.
+
+    Raises UsageError when there is no such file, FileError when it is damaged, foreign, or of a newer format.
+    """
+    content = read_content(path)
+    version = content.get("format")
+    if not isinstance(version, int) or version < 1:
+        raise FileError(f"{path} is not a model file")
+    if version > FORMAT:
+        raise FileError(
+            f"{path} has format {version}; this nettailor ({__version__}) reads up to {FORMAT}",
+            f"the file was written by nettailor {content.get('package', 'of a later version')}: upgrade",
+        )
+    try:
+        return ModelDocument.from_json(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(f"{path}: the metadata makes no sense: {error}") from error
+
+
+def read(path: Path) -> tuple[ModelDocument, dict[str, Tensor]]:
+    """The document and the tensors (on the CPU) of the model file `path`. Raises as `read_document` does."""
+    document = read_document(path)
+    return document, read_tensors(path)

@@ -1,0 +1,65 @@
+"""Writing a file so that nobody ever sees half of it: beside, flushed, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from nettailor_cli.core.errors import RunFailed, UsageError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` with a name beside `path`, flush what it wrote, and rename it to `path`.
+
+    Whatever goes wrong, an older file at `path` stays whole. Raises UsageError when the directory can't be written to
+    and RunFailed when the disk is full or fails.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a model file is an ordinary file
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        temporary = None
+        _flush_directory(path.parent)
+    except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as error:
+        raise UsageError(
+            f"can't write {path}: {error.strerror or error}", "choose another place with --run or -o"
+        ) from error
+    except OSError as error:
+        raise RunFailed(
+            f"can't write {path}: {error.strerror or error}", "free some space and start again with --resume"
+        ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_atomically` for a text, in UTF-8."""
+    write_atomically(path, lambda temporary: _write_bytes(temporary, text.encode("utf-8")))
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _flush_directory(directory: Path) -> None:
+    """So that the rename itself survives a power cut; not every file system can, and then nothing is lost by going on."""
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,106 @@
+"""Model files as networks that run: a delta on its backbone, or a teacher whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nettailor_cli.core import delta
+from nettailor_cli.core.backbones.backbone import Backbone, from_state, head_state
+from nettailor_cli.core.backbones.store import find_by_fingerprint
+from nettailor_cli.core.backbones.weights_file import read_weights
+from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.progress import Progress
+from nettailor_cli.core.sealed import is_sealed
+from nettailor_cli.core.state import copy_state
+from nettailor_cli.core.student import Student
+from nettailor_cli.core.teacher import Teacher
+
+
+@dataclass
+class Model:
+    """A network with what its file says of it. `network` is in evaluation mode, on the CPU, in fp32."""
+
+    document: ModelDocument
+    network: Student | Teacher
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images (N, 3, size, size), preprocessed -> (N, classes)."""
+        return self.network(images).logits
+
+
+def load_model(path: Path, *, home: Path, progress: Progress) -> Model:
+    """The model in the file `path`: a teacher, or a delta with its backbone found by fingerprint under `home`.
+
+    Raises UsageError or FileError; see `delta.read_document` and `backbones.store.find_by_fingerprint`.
+    """
+    document, tensors = delta.read(path)
+    if document.stage == delta.TEACHER:
+        return Model(
+            document, _teacher_from(path, document.backbone, tensors, document.preprocessing, len(document.classes))
+        )
+    backbone = find_by_fingerprint(document.fingerprint, name=document.backbone, home=home, progress=progress)
+    backbone.preprocessing = document.preprocessing
+    if len(backbone.blocks) != document.graph.last:
+        raise FileError(
+            f"{path} has {document.graph.last} blocks, its backbone {document.backbone} {len(backbone.blocks)}"
+        )
+    try:
+        student = Student(
+            backbone,
+            document.graph,
+            len(document.classes),
+            bn_stats=document.student["bn_stats"],
+            proxy_width=document.student["proxy_width"],
+        )
+        student.load_task_state(tensors)
+    except FileError as error:
+        raise FileError(f"{path}: {error.message}", error.hint) from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FileError(f"{path} does not fit its own description: {error}") from error
+    return Model(document, student.eval())
+
+
+def load_teacher(path: Path, backbone: Backbone, classes: tuple[str, ...]) -> tuple[Teacher, ModelDocument | None]:
+    """The teacher in `path`, for students of `backbone` and `classes`, and its document if the file is one of ours.
+
+    A file that is not ours holds torchvision's tensors of the same architecture with a classifier; its classes are taken to
+    be in the order of `classes`. Raises FileError when the file is damaged or for something else.
+    """
+    if is_sealed(path):
+        document, tensors = delta.read(path)
+        if document.stage != delta.TEACHER:
+            raise FileError(f"{path} is not a teacher but a {document.stage}", "nettailor teach makes a teacher")
+        if backbone.arch != document.backbone.split(".")[0]:
+            raise FileError(f"{path} is a {document.backbone}; a teacher of {backbone.arch} is needed")
+        if document.classes != classes:
+            raise FileError(f"{path} knows other classes than the data", "teach again for this data: nettailor teach")
+        own, given = backbone.preprocessing, document.preprocessing
+        if (own.mean, own.std) != (given.mean, given.std):
+            raise FileError(
+                f"{path} was made for other mean and std than the backbone's", "teach again: nettailor teach"
+            )
+        return _teacher_from(path, document.backbone, tensors, document.preprocessing, len(document.classes)), document
+    tensors, _ = read_weights(path)
+    return _teacher_from(path, backbone.name, tensors, backbone.preprocessing, len(classes)), None
+
+
+def _teacher_from(
+    path: Path, name: str, tensors: dict[str, Tensor], preprocessing: Preprocessing, classes: int
+) -> Teacher:
+    head = head_state(tensors)
+    if head is None:
+        raise FileError(f"{path} has no classifier, a teacher needs one", "nettailor teach makes a teacher")
+    if len(head["bias"]) != classes:
+        raise FileError(f"{path} knows {len(head['bias'])} classes, the data have {classes}")
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in head.values()):
+        raise FileError(f"{path}: the classifier has values that are not finite")
+    backbone = from_state(name, tensors, preprocessing, source=str(path))
+    teacher = Teacher(backbone, classes)
+    copy_state(dict(teacher.head.named_parameters()), head)
+    return teacher

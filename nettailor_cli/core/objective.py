@@ -1,0 +1,37 @@
+"""The loss of tailoring (PAPER.md, Eqs. 11-12).
+
+    L = cross-entropy + gamma1 * E[C] + gamma2 * Omega
+
+Omega is the hint: how far the student's node activations and logits are from the teacher's. As in the released code, to
+which gamma2 = 10 belongs, it is a mean squared error per node, summed over nodes and logits, over the number of nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+HINTS = ("end-to-end", "block-local")
+
+
+def hint(
+    student_nodes: Sequence[Tensor | None],
+    student_logits: Tensor,
+    teacher_nodes: Sequence[Tensor],
+    teacher_logits: Tensor,
+) -> Tensor:
+    """Omega, zero or more. Nodes 1..L count (node 0 is the stem's, which the student doesn't train); lost ones don't.
+
+    Shapes: nodes (N, C_l, H_l, W_l) with the stem's first, logits (N, classes). Computed in float32.
+    """
+    pairs = [(x, y) for x, y in zip(student_nodes[1:], teacher_nodes[1:], strict=True) if x is not None]
+    errors = [F.mse_loss(x.float(), y.float()) for x, y in pairs]
+    logits_error = F.mse_loss(student_logits.float(), teacher_logits.float())
+    return (sum(errors) + logits_error) / len(pairs)
+
+
+def warm_up(gamma1: float, share: float, done: float) -> float:
+    """gamma1 after the share `done` of all steps, rising in a line from 0 over the first `share` of them."""
+    return gamma1 * min(1.0, done / share) if share > 0 else gamma1

@@ -1,0 +1,69 @@
+"""The small task-specific blocks A_p^l, and the pooling that brings x_p to the resolution of x_l (PAPER.md, "Student").
+
+N images, C channels, H x W pixels; s the product of the strides of the blocks between node p and node l.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PROXY_STD = 0.01
+"""Standard deviation of a fresh proxy's convolutions: nearly silent beside its universal block."""
+
+
+def pool(x: Tensor, stride: int) -> Tensor:
+    """Max-pool `x` (N, C, H, W) to the resolution that blocks of total stride s give, at every input size.
+
+    Kernel s+1 with padding s//2 lands on ceil(H / s), as a chain of strided convolutions does; a ratio of sizes would not.
+    """
+    if stride == 1:
+        return x
+    return F.max_pool2d(x, kernel_size=stride + 1, stride=stride, padding=stride // 2)
+
+
+class BasicProxy(nn.Module):
+    """1x1 convolution without bias, batch norm, no activation: about 1/18 of a basic block. (N, C_in, H, W) -> (N, C_out, H, W)."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 1, bias=False)
+        self.bn = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+class BottleneckProxy(nn.Module):
+    """1x1 convolution to `width` channels, batch norm, ReLU, 1x1 convolution back, batch norm."""
+
+    def __init__(self, channels_in: int, channels_out: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, channels_out, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+
+
+def bottleneck_width(channels_out: int) -> int:
+    """The released code's m = max(C_out // 32, 16); the paper's text says C_out / 16."""
+    return max(channels_out // 32, 16)
+
+
+def make_proxy(kind: str, channels_in: int, channels_out: int, width: int | None = None) -> nn.Module:
+    """A proxy of `kind` "basic" or "bottleneck" (`width` channels inside, default `bottleneck_width`)."""
+    if kind == "basic":
+        return BasicProxy(channels_in, channels_out)
+    return BottleneckProxy(channels_in, channels_out, width or bottleneck_width(channels_out))
+
+
+def start_fresh(proxy: nn.Module, generator: torch.Generator) -> None:
+    """Convolutions as N(0, 0.01^2); batch norms are 1 and 0 already."""
+    for module in proxy.modules():
+        if isinstance(module, nn.Conv2d):
+            with torch.no_grad():
+                module.weight.normal_(0.0, PROXY_STD, generator=generator)

@@ -1,0 +1,106 @@
+"""Step 4, prune: which paths go, and what that makes dead (PAPER.md, "Pruning").
+
+The order matters. Universal blocks go first, then the softmax is taken over what is left, then weak proxies go: a proxy
+that looked weak beside its universal block may be all that a node has once the block is gone. The strongest path of
+every node stays as long as the node is needed, so input and output are always connected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from nettailor_cli.core.errors import UsageError
+from nettailor_cli.core.graph import Graph, Path
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What pruning gives: the smaller `graph`, and how many universal blocks were asked to go (`removed`).
+
+    More blocks may be gone than `removed`: those that the removal made dead.
+    """
+
+    graph: Graph
+    removed: int
+
+
+def prune(graph: Graph, remove: int, proxy_threshold: float) -> Pruned:
+    """Drop the `remove` universal blocks with the smallest alpha, then proxies with alpha < `proxy_threshold`.
+
+    `proxy_threshold` is in [0, 1] and is compared with the attention after the universal blocks are gone. Raises
+    UsageError when `remove` is negative or so large that nothing would connect input and output.
+    """
+    if not 0 <= proxy_threshold <= 1:
+        raise UsageError(f"--proxy-threshold {proxy_threshold:g} is not between 0 and 1")
+    kept = len(graph.universal)
+    if not 0 <= remove <= kept:
+        raise UsageError(f"--remove {remove}: the student has {kept} universal blocks", f"choose 0 to {kept}")
+    ranked = sorted(graph.universal, key=lambda path: (path.alpha, path.sink))  # of equal ones the earlier goes
+    smaller = remove_blocks(graph, {path.sink for path in ranked[:remove]})
+    if not smaller.into(graph.last):
+        raise UsageError(
+            f"--remove {remove} would cut the output off from the input",
+            "remove fewer blocks, or prune a student with more proxies (tailor --skips)",
+        )
+    return Pruned(drop_weak_proxies(smaller, proxy_threshold), remove)
+
+
+def prune_to(graph: Graph, macs_share: float, proxy_threshold: float) -> Pruned:
+    """`prune` with the smallest number of removed blocks that brings the MACs to `macs_share` of the backbone's.
+
+    When none does, the one with the fewest MACs of all. `macs_share` is in (0, 1].
+    """
+    candidates: list[Pruned] = []
+    for remove in range(len(graph.universal) + 1):
+        try:
+            pruned = prune(graph, remove, proxy_threshold)
+        except UsageError:
+            break
+        if pruned.graph.cost.macs <= macs_share * graph.backbone.macs:
+            return pruned
+        candidates.append(pruned)
+    return min(candidates, key=lambda pruned: pruned.graph.cost.macs)
+
+
+def remove_blocks(graph: Graph, blocks: Collection[int]) -> Graph:
+    """`graph` without the universal blocks numbered in `blocks` and everything that is dead without them."""
+    return drop_dead(graph.keeping(lambda path: not (path.is_universal and path.sink in blocks)))
+
+
+def drop_weak_proxies(graph: Graph, threshold: float) -> Graph:
+    """`graph` without proxies of alpha < `threshold`, but with the strongest path of every node that is needed.
+
+    Nodes are visited from the last to the first, so that a node is known to be needed (something that stays reads it)
+    before its own paths are judged.
+    """
+    kept: set[str] = set()
+    needed = {graph.last}
+    for node in range(graph.last, 0, -1):
+        if node not in needed:
+            continue
+        paths = graph.into(node)
+        strong = [path for path in paths if path.is_universal or path.alpha >= threshold]
+        for path in strong or [max(paths, key=_strength)]:
+            kept.add(path.name)
+            needed.add(path.source)
+    return drop_dead(graph.keeping(lambda path: path.name in kept))
+
+
+def drop_dead(graph: Graph) -> Graph:
+    """`graph` without input- and output-excluded paths, to a fixed point (PAPER.md, "a path can go for three reasons").
+
+    A path is dead when nothing leads into its source (unless that is the stem's output) or nothing that leads out of
+    its sink (unless that is the last node).
+    """
+    while True:
+        fed = {0, *graph.nodes}
+        read = {graph.last, *(path.source for path in graph.paths)}
+        smaller = graph.keeping(lambda path, fed=fed, read=read: path.source in fed and path.sink in read)  # type: ignore[misc]
+        if len(smaller.paths) == len(graph.paths):
+            return smaller
+        graph = smaller
+
+
+def _strength(path: Path) -> tuple[float, int]:
+    return (path.alpha, path.source)  # of equal ones the nearer source: it has seen more of the network

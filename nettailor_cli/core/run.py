@@ -1,0 +1,69 @@
+"""A run directory: which file lies where, and run.toml and log.jsonl.
+
+RUN/teacher.safetensors student.safetensors pruned.safetensors model.safetensors
+RUN/run.toml       every resolved setting, per stage; a later command takes it as its --config if asked
+RUN/log.jsonl      one line per epoch
+RUN/checkpoints/   what --resume goes on from
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from nettailor_cli.core.errors import FileError, RunFailed, UsageError
+from nettailor_cli.core.files import write_text
+
+
+class RunDirectory:
+    """The files of one run under `path`, which need not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.teacher = path / "teacher.safetensors"
+        self.student = path / "student.safetensors"
+        self.pruned = path / "pruned.safetensors"
+        self.model = path / "model.safetensors"
+        self.toml = path / "run.toml"
+        self.log_file = path / "log.jsonl"
+
+    def checkpoint(self, stage: str, output: Path) -> Path:
+        """Where the checkpoint of `stage` lies while it writes `output`."""
+        return self.path / "checkpoints" / f"{stage}-{output.stem}.safetensors"
+
+    def read(self) -> dict[str, Any]:
+        """What run.toml says; empty when there is none. Raises FileError when it is damaged."""
+        try:
+            return tomllib.loads(self.toml.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise UsageError(f"can't read {self.toml}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise FileError(f"{self.toml} is damaged: {error}", "delete it, or choose another --run") from error
+
+    def record(self, table: str, values: Mapping[str, Any]) -> None:
+        """Replace the table [`table`] of run.toml. None is left out: TOML has no such value."""
+        document = self.read()
+        document[table] = {key: value for key, value in values.items() if value is not None}
+        write_text(self.toml, tomli_w.dumps(document))
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line to log.jsonl. Raises RunFailed when the disk is full."""
+        try:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.log_file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise RunFailed(f"can't write {self.log_file}: {error.strerror}") from error
+
+
+def refuse_to_overwrite(path: Path, *, force: bool) -> None:
+    """Raises UsageError when `path` is there already and `force` isn't given."""
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already", "--force replaces it; --run or -o writes somewhere else")

@@ -1,0 +1,164 @@
+"""A safetensors file whose one metadata entry is a JSON document, sealed: digests of every tensor and of itself.
+
+Model files and checkpoints are such files. Reading the document and checking the digests needs no torch, so that
+`inspect` starts at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nettailor_cli.core.errors import FileError, UsageError
+from nettailor_cli.core.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEY = "nettailor"
+"""The one metadata key: safetensors writes several keys in no fixed order, and equal runs should give equal bytes."""
+
+_HEADER_LIMIT = 100 * 2**20
+_DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+def write_sealed(path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write `path`, whole or not at all. Equal contents give equal bytes. `content` must not hold NaN or infinity.
+
+    Raises UsageError when the place can't be written to, RunFailed when the disk is full.
+    """
+    from safetensors.torch import save
+
+    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    sealed = {**content, "tensors": {name: _sha256(_bytes_of(tensor)) for name, tensor in plain.items()}}
+    sealed["digest"] = _sha256(_canonical(sealed))
+    data = save(plain, metadata={KEY: json.dumps(sealed, allow_nan=False)})
+    write_atomically(path, lambda temporary: _write_bytes(temporary, data))
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """The document in `path`, after all digests were checked.
+
+    Raises UsageError when there is no such file, FileError when it is damaged or not one of ours.
+    """
+    header, data_start = read_header(path)
+    text = header.get("__metadata__", {}).get(KEY)
+    if not isinstance(text, str):
+        raise FileError(
+            f"{path} is not a nettailor file", "backbones and plain weights go in by --weights or --teacher"
+        )
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path}: the metadata is damaged") from error
+    if not isinstance(content, dict):
+        raise FileError(f"{path}: the metadata is damaged")
+    claimed = content.pop("digest", None)
+    if claimed != _sha256(_canonical(content)):
+        raise FileError(f"{path}: the metadata is damaged (its digest does not match)", "copy or make the file again")
+    _check_tensors(path, header, data_start, content.pop("tensors", None))
+    return content
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of `path`, on the CPU; `read_content` has checked them. Raises FileError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"{path} can't be read: {error}") from error
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether `path` is one of this tool's own files (damaged ones included)."""
+    try:
+        header, _ = read_header(path)
+    except (FileError, UsageError):
+        return False
+    return KEY in header.get("__metadata__", {})
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The JSON header of a safetensors file, and where its data begin. Reads no further. Raises as `read_content`."""
+    try:
+        with path.open("rb") as stream:
+            length_bytes = stream.read(8)
+            length = struct.unpack("<Q", length_bytes)[0] if len(length_bytes) == 8 else 0
+            size = path.stat().st_size
+            if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
+                raise FileError(f"{path} is not a safetensors file, or is cut short", "name a .safetensors file")
+            header = json.loads(stream.read(length).decode("utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"{path} is a folder, not a model file") from error
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path} is not a safetensors file, or is damaged") from error
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        raise FileError(f"{path} is not a safetensors file, or is damaged")
+    return header, 8 + length
+
+
+def _check_tensors(path: Path, header: Mapping[str, Any], data_start: int, digests: Any) -> None:
+    """Every tensor lies where the header says, nothing else does, and each has the digest that the metadata keep."""
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    if not isinstance(digests, dict) or digests.keys() != entries.keys():
+        raise FileError(f"{path} is damaged: its tensors are not those that its metadata list")
+    position = 0
+    with path.open("rb") as stream:
+        stream.seek(data_start)
+        for name, entry in sorted(entries.items(), key=lambda item: _begin(path, item[1])):
+            begin, end = entry["data_offsets"]
+            if begin != position or end < begin or end - begin != _size_of(path, entry):
+                raise FileError(f"{path} is damaged: the tensor {name!r} is not where it should be")
+            if _sha256(stream.read(end - begin)) != digests[name]:
+                raise FileError(
+                    f"{path} is damaged: the tensor {name!r} has changed (its digest does not match)",
+                    "copy or make the file again",
+                )
+            position = end
+        if stream.read(1):
+            raise FileError(f"{path} is damaged: there is something behind the last tensor")
+
+
+def _begin(path: Path, entry: Any) -> int:
+    match entry:
+        case {"data_offsets": [int(begin), int()]}:
+            return begin
+    raise FileError(f"{path} is damaged: a tensor without a place")
+
+
+def _size_of(path: Path, entry: Mapping[str, Any]) -> int:
+    shape, width = entry.get("shape"), _DTYPE_BYTES.get(str(entry.get("dtype")))
+    if width is None or not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise FileError(f"{path} is damaged: a tensor of unknown type or shape")
+    size = width
+    for n in shape:
+        size *= n
+    return size
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

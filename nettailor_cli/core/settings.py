@@ -1,0 +1,248 @@
+"""Every setting of the training stages: its default, its limits, its help, and which stages have it.
+
+Flags win over the config file, the file over the preset, the preset over what the run's earlier stages were given
+(about data and objective only), and that over the defaults, which are the recommended recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nettailor_cli.core.errors import UsageError, did_you_mean
+
+TEACH, TAILOR, FINETUNE = "teach", "tailor", "finetune"
+STAGES = (TEACH, TAILOR, FINETUNE)
+ALL = STAGES
+STUDENT = (TAILOR, FINETUNE)
+MEMORY_LIMIT = 4 * 2**30
+
+
+def _setting(
+    default: Any,
+    text: str,
+    *,
+    stages: tuple[str, ...] = ALL,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    carried: bool = False,
+) -> Any:
+    """A field of Settings. `low` and `high` are allowed themselves; `carried` ones pass on to a run's later stages."""
+    meta = {"help": text, "stages": stages, "low": low, "high": high, "choices": choices, "carried": carried}
+    return dataclasses.field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one stage of training is to do. Shares are in [0, 1], learning rates per step, sizes in pixels."""
+
+    # the optimiser
+    epochs: int = _setting(16, "passes over the training images", low=1, high=100_000)
+    batch_size: int = _setting(32, "images per step", low=1, high=65_536)
+    lr: float = _setting(0.02, "learning rate at its peak", low=1e-9, high=100)
+    schedule: str = _setting(
+        "cosine", "how the learning rate falls: cosine, or x0.1 every --step-epochs", choices=("cosine", "step")
+    )
+    step_epochs: int = _setting(20, "with --schedule step: epochs between two falls", low=1, high=100_000)
+    warmup: float = _setting(0.1, "share of the steps in which the learning rate rises from 0", low=0, high=0.9)
+    momentum: float = _setting(0.9, "SGD's momentum", low=0, high=0.9999)
+    weight_decay: float = _setting(5e-4, "SGD's weight decay (attention logits have none)", low=0, high=1)
+    label_smoothing: float = _setting(0.0, "share of the target spread over all classes", low=0, high=0.9)
+    patience: int = _setting(
+        0, "stop after so many epochs without a better val accuracy and keep the best (0: never)", low=0, high=100_000
+    )
+    # the data
+    augment: str = _setting(
+        "resized-crop",
+        "training pictures: random resized crop, random crop, or none",
+        choices=("resized-crop", "crop", "none"),
+        carried=True,
+    )
+    flip: bool = _setting(True, "mirror training pictures at random (not for text, digits or signs)", carried=True)
+    jitter: float = _setting(0.0, "random change of brightness, contrast and saturation", low=0, high=0.9, carried=True)
+    val_fraction: float = _setting(
+        0.2, "share of train that becomes val where there is no val folder", low=0.01, high=0.9, carried=True
+    )
+    group: str | None = _setting(
+        None, "regular expression over CLASS/FILE; what shares its match stays on one side of the split", carried=True
+    )
+    skip_bad_images: bool = _setting(False, "leave broken pictures out instead of stopping", carried=True)
+    seed: int = _setting(0, "seed of split, start values, order and augmentation", low=0, high=2**31 - 1, carried=True)
+    # the student
+    skips: int | None = _setting(
+        3, "how many nodes back proxies reach: a number, or dense", stages=(TAILOR,), low=1, high=1000
+    )
+    proxy_width: int | None = _setting(
+        None, "channels inside the proxies of bottleneck blocks", stages=(TAILOR,), low=1, high=65_536
+    )
+    bn_stats: str = _setting(
+        "frozen",
+        "the backbone's batch-norm statistics: frozen, or adapted to the task",
+        stages=(TAILOR,),
+        choices=("frozen", "adapt"),
+    )
+    # the objective
+    cost: str = _setting("macs", "what E[C] counts", stages=(TAILOR,), choices=("macs", "params"))
+    exclusion: str = _setting(
+        "published",
+        "how E[C] combines excluded paths: as published (Eq. 9) or under independence",
+        stages=(TAILOR,),
+        choices=("published", "independence"),
+    )
+    gamma1: float = _setting(3.0, "weight of the expected complexity E[C]", stages=(TAILOR,), low=0, high=1e6)
+    gamma1_warmup: float = _setting(
+        0.3, "share of the steps in which gamma1 rises from 0", stages=(TAILOR,), low=0, high=1
+    )
+    gamma2: float = _setting(10.0, "weight of the teacher's hint", stages=STUDENT, low=0, high=1e6, carried=True)
+    hint: str = _setting(
+        "end-to-end",
+        "gradients of the hint: through the whole student, or each block's own",
+        stages=STUDENT,
+        choices=("end-to-end", "block-local"),
+        carried=True,
+    )
+    logits_lr: float = _setting(
+        0.1, "learning rate of the attention logits at its peak", stages=STUDENT, low=0, high=100
+    )
+    # the machine
+    device: str = _setting("auto", "auto, cpu, cuda or mps")
+    precision: str = _setting("auto", "arithmetic of the training step", choices=("auto", "fp32", "bf16"))
+    workers: int = _setting(0, "threads that decode pictures (0: one per core)", low=0, high=1024)
+    memory_limit: int = _setting(MEMORY_LIMIT, "bytes of decoded pictures to keep in memory at most", low=0, high=2**62)
+
+
+FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
+CARRIED = tuple(name for name, field in FIELDS.items() if field.metadata["carried"])
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "standard": {
+        TEACH: {"epochs": 16},
+        TAILOR: {"epochs": 12},
+        FINETUNE: {"epochs": 12},
+    },
+    "quick": {
+        TEACH: {"epochs": 6},
+        TAILOR: {"epochs": 6},
+        FINETUNE: {"epochs": 5},
+    },
+    # PAPER.md, "Published settings" (those of Flowers)
+    "paper": {
+        TEACH: {"epochs": 50, "batch_size": 64, "lr": 0.01, "schedule": "step", "step_epochs": 20, "warmup": 0.0},
+        TAILOR: {
+            "epochs": 50, "batch_size": 32, "lr": 0.1, "logits_lr": 0.1, "schedule": "step", "step_epochs": 20, "warmup": 0.0,
+            "bn_stats": "adapt", "hint": "block-local", "exclusion": "published", "gamma1": 0.3, "gamma1_warmup": 0.0, "gamma2": 10.0,
+        },
+        FINETUNE: {
+            "epochs": 60, "batch_size": 32, "lr": 0.01, "logits_lr": 0.01, "schedule": "step", "step_epochs": 20, "warmup": 0.0,
+            "hint": "block-local", "gamma2": 10.0,
+        },
+    },
+}  # fmt: skip
+
+
+def fields_of(stage: str) -> tuple[str, ...]:
+    """The names of the settings that `stage` has."""
+    return tuple(name for name, field in FIELDS.items() if stage in field.metadata["stages"])
+
+
+def resolve(
+    stage: str,
+    *,
+    flags: Mapping[str, Any],
+    config: Path | None = None,
+    preset: str | None = None,
+    carried: Mapping[str, Any] | None = None,
+) -> Settings:
+    """The settings of `stage`. `flags` holds what was typed (None: not typed); `carried` what the run's earlier stage had.
+
+    Raises UsageError for an unknown preset or config key, a wrong type, or a value out of its limits.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(
+            f"no preset is called {preset!r}", did_you_mean(preset, PRESETS) or "choose " + ", ".join(PRESETS)
+        )
+    values: dict[str, Any] = dict(PRESETS["standard"][stage])
+    values.update({name: value for name, value in (carried or {}).items() if name in CARRIED})
+    values.update(PRESETS[preset][stage] if preset else {})
+    values.update(read_config(config, stage) if config else {})
+    values.update({name: value for name, value in flags.items() if value is not None})
+    known = fields_of(stage)
+    return Settings(**{name: _checked(name, value) for name, value in values.items() if name in known})
+
+
+def read_config(path: Path, stage: str) -> dict[str, Any]:
+    """The settings for `stage` in a TOML file: its top-level keys, then those of the table [stage].
+
+    A run's own run.toml is such a file. Raises UsageError when it can't be read or has an unknown key.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"can't read the config file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the config file {path} is not TOML: {error}") from error
+    tables = {name: document.pop(name) for name in (*STAGES, "run") if isinstance(document.get(name), dict)}
+    tables.pop("run", None)  # what a run.toml says of itself (data, backbone, reasons) is no setting
+    for where, table in (("", document), *tables.items()):
+        for key in table:
+            if key not in FIELDS or (where and key not in fields_of(where)):
+                place = f"[{where}] of " if where else ""
+                known = fields_of(where) if where else (*FIELDS, *STAGES)
+                raise UsageError(f"unknown key {key!r} in {place}{path}", did_you_mean(key, known))
+    own = tables.get(stage, {})
+    return {**document, **own}
+
+
+def _checked(name: str, value: Any) -> Any:
+    """`value` in the type of the setting `name`. Raises UsageError when it does not fit."""
+    field, flag = FIELDS[name], flag_of(name)
+    kind, meta = str(field.type), field.metadata
+    optional = "None" in kind
+    if name == "skips" and value == "dense":
+        return None
+    if value is None:
+        if optional:
+            return None
+        raise UsageError(f"{flag} needs a value")
+    if kind.startswith("bool"):
+        if not isinstance(value, bool):
+            raise UsageError(f"{flag} is true or false, not {value!r}")
+        return value
+    if kind.startswith("str"):
+        if not isinstance(value, str):
+            raise UsageError(f"{flag} is a word, not {value!r}")
+        if meta["choices"] and value not in meta["choices"]:
+            raise UsageError(
+                f"{flag} {value} is unknown",
+                did_you_mean(value, meta["choices"]) or "choose " + ", ".join(meta["choices"]),
+            )
+        return value
+    number = int if kind.startswith("int") else float
+    try:
+        if isinstance(value, bool) or (number is int and isinstance(value, float) and value != int(value)):
+            raise ValueError
+        converted = number(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        what = "a whole number" if number is int else "a number"
+        raise UsageError(f"{flag} is {what}{', or dense' if name == 'skips' else ''}, not {value!r}") from error
+    low, high = meta["low"], meta["high"]
+    if not low <= converted <= high:
+        raise UsageError(f"{flag} {converted:g} is not between {low:g} and {high:g}")
+    return converted
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def to_document(settings: Settings, stage: str) -> dict[str, Any]:
+    """The settings that `stage` has, for run.toml and the model file; "dense" skips in words."""
+    document = {name: getattr(settings, name) for name in fields_of(stage)}
+    if "skips" in document and document["skips"] is None:
+        document["skips"] = "dense"
+    return document

@@ -1,0 +1,46 @@
+"""Step 5, finetune: train what pruning left, with the complexity term switched off. Writes RUN/model.safetensors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nettailor_cli.core import delta
+from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.settings import FINETUNE, Settings
+from nettailor_cli.core.stages.job import Job, Workbench, carry_out, stage_settings
+from nettailor_cli.core.stages.tailor import make_trainee
+from nettailor_cli.core.student import Student
+from nettailor_cli.core.teacher import Teacher
+
+
+def finetune(
+    job: Job,
+    pruned: ModelDocument,
+    student: Student,
+    teacher: Teacher | None,
+    teacher_digest: str,
+    settings: Settings,
+    bench: Workbench,
+    output: Path,
+) -> ModelDocument:
+    """Train `student` (read from a file that says `pruned` of itself) under `teacher` and write `output`."""
+    trainee = make_trainee(student, teacher, settings, bench, gamma1=0.0)
+
+    def finish(metrics: dict[str, Any]) -> tuple[ModelDocument, dict[str, Tensor]]:
+        own = {**stage_settings(settings, bench, FINETUNE), "teacher": teacher is not None}
+        document = replace(
+            pruned,
+            stage=delta.MODEL,
+            graph=student.attended_graph(),
+            data=bench.data_document(settings),
+            settings={**pruned.settings, FINETUNE: own},
+            metrics={**pruned.metrics, **({delta.MODEL: metrics} if metrics else {})},
+        )
+        return document, student.task_state()
+
+    identity = {"pruned": pruned.to_json(), "teacher": teacher_digest}
+    return carry_out(job, FINETUNE, output, trainee, bench, settings, identity=identity, finish=finish)

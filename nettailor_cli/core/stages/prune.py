@@ -1,0 +1,77 @@
+"""Step 4, prune: read a student, drop what its attention calls unimportant, write what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nettailor_cli.core import delta
+from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.graph import Graph
+from nettailor_cli.core.pruning import Pruned, prune, prune_to
+from nettailor_cli.core.run import refuse_to_overwrite
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROXY_THRESHOLD = 0.05
+MACS_SHARE = 0.6
+"""Without a number of blocks to remove, MACs come down to this share of the backbone's."""
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """The pruned document, how many blocks were removed by rank, and whether that number was chosen here."""
+
+    document: ModelDocument
+    removed: int
+    chosen: bool
+
+
+def prune_file(
+    student: Path, output: Path, *, remove: int | None, proxy_threshold: float = PROXY_THRESHOLD, force: bool = False
+) -> PruneResult:
+    """Prune the model file `student` into `output`.
+
+    `remove` None means as many universal blocks as it takes to come to `MACS_SHARE` of the backbone's MACs. Raises
+    UsageError when `remove` is too large, FileError when the file is a teacher or damaged.
+    """
+    refuse_to_overwrite(output, force=force)
+    document, tensors = delta.read(student)
+    if document.stage == delta.TEACHER:
+        raise FileError(
+            f"{student} is a teacher: it has nothing to prune", "prune a student: nettailor tailor makes one"
+        )
+    pruned: Pruned
+    if remove is None:
+        pruned = prune_to(document.graph, MACS_SHARE, proxy_threshold)
+    else:
+        pruned = prune(document.graph, remove, proxy_threshold)
+    smaller = replace(
+        document,
+        stage=delta.PRUNED,
+        graph=pruned.graph,
+        settings={**document.settings, "prune": {"remove": pruned.removed, "proxy_threshold": proxy_threshold}},
+        # the old model's figures aren't this one's
+        metrics={name: metric for name, metric in document.metrics.items() if name != delta.MODEL},
+    )
+    delta.write(output, smaller, surviving_tensors(document.graph, pruned.graph, tensors))
+    return PruneResult(smaller, pruned.removed, chosen=remove is None)
+
+
+def surviving_tensors(before: Graph, after: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The task's tensors that belong to `after`; the logits of paths that are gone go as well."""
+    kept = {path.name for path in after.paths}
+    rows = [index for index, path in enumerate(before.paths) if path.name in kept]
+    homes = {f"proxies.{p.source}-{p.sink}" for p in after.proxies} | {f"universal.{p.sink}" for p in after.universal}
+    surviving: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        part = name.split(".")[0]
+        if name == "attention.logits":
+            surviving[name] = tensor[rows]
+        elif part in ("head", "stem") or ".".join(name.split(".")[:2]) in homes:
+            surviving[name] = tensor
+    return surviving

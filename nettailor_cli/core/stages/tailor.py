@@ -1,0 +1,141 @@
+"""Steps 2 and 3, augment and tailor: put proxies beside the frozen blocks and train what is the task's own on Eq. 12.
+
+Writes RUN/student.safetensors. `TailorTrainee` also serves step 5, which is the same with gamma1 = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nettailor_cli.core import delta
+from nettailor_cli.core.backbones.backbone import Backbone
+from nettailor_cli.core.complexity import ExpectedComplexity, student_graph
+from nettailor_cli.core.data import Batch
+from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.objective import hint, warm_up
+from nettailor_cli.core.settings import TAILOR, Settings
+from nettailor_cli.core.stages.job import (
+    Job,
+    Workbench,
+    carry_out,
+    generator_for,
+    stage_settings,
+    to_machine,
+)
+from nettailor_cli.core.stages.teach import accuracy
+from nettailor_cli.core.student import Student
+from nettailor_cli.core.teacher import Teacher
+from nettailor_cli.core.training.loop import Group
+
+
+@dataclass
+class TailorTrainee:
+    """Eq. 12 on a student, whose task parameters are all that is trained. Without a `teacher` there is no hint."""
+
+    module: Student
+    teacher: Teacher | None
+    complexity: ExpectedComplexity
+    settings: Settings
+    gamma1: float
+
+    def groups(self) -> list[Group]:
+        named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        logits = {name: p for name, p in named.items() if p is self.module.attention.logits}
+        weights = {name: p for name, p in named.items() if name not in logits}
+        return [
+            Group(weights, self.settings.lr, self.settings.weight_decay),
+            Group(logits, self.settings.logits_lr, 0.0),
+        ]
+
+    def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
+        student = self.module(batch.images)
+        logits = student.logits.float()
+        cross_entropy = F.cross_entropy(logits, batch.labels, label_smoothing=self.settings.label_smoothing)
+        expected = self.complexity(student.alpha)
+        loss = cross_entropy + warm_up(self.gamma1, self.settings.gamma1_warmup, done) * expected
+        figures = {"cross_entropy": cross_entropy, "expected_complexity": expected}
+        if self.teacher is not None:
+            with torch.no_grad():
+                teacher = self.teacher(batch.images)
+            nodes = self.module.local_nodes(student) if self.settings.hint == "block-local" else student.nodes
+            omega = hint(nodes, student.logits, [x for x in teacher.nodes if x is not None], teacher.logits)
+            loss = loss + self.settings.gamma2 * omega
+            figures["hint"] = omega
+        return {"loss": loss, "accuracy": accuracy(logits, batch.labels), **figures}
+
+    def predict(self, images: Tensor) -> Tensor:
+        return self.module(images).logits
+
+    def figures(self) -> dict[str, Any]:
+        return {"alpha": {path.name: round(path.alpha, 4) for path in self.module.attended_graph().paths}}
+
+    def state(self) -> dict[str, Tensor]:
+        return self.module.task_state()
+
+
+def make_trainee(
+    student: Student, teacher: Teacher | None, settings: Settings, bench: Workbench, gamma1: float
+) -> TailorTrainee:
+    """Student, teacher and E[C] on the machine, ready to train."""
+    complexity = ExpectedComplexity(student.graph, exclusion=settings.exclusion, cost=settings.cost)
+    for module in (student, teacher, complexity):
+        if module is not None:
+            to_machine(module, bench.machine)
+    if teacher is not None:
+        teacher.eval()
+        for parameter in teacher.parameters():
+            parameter.requires_grad_(False)
+    return TailorTrainee(student, teacher, complexity, settings, gamma1)
+
+
+def tailor(
+    job: Job,
+    backbone: Backbone,
+    teacher: Teacher | None,
+    teacher_document: ModelDocument | None,
+    teacher_digest: str,
+    settings: Settings,
+    bench: Workbench,
+) -> ModelDocument:
+    """Make a student of `backbone`, tailor it under `teacher` (None: without hint) and write it.
+
+    `teacher_document` is what the teacher's file says of itself, if it is one of ours; `teacher_digest` tells teachers
+    apart, so that no other one goes on with this one's work.
+    """
+    output = job.run.student
+    classes = bench.dataset.classes
+    graph = student_graph(backbone, len(classes), skips=settings.skips, proxy_width=settings.proxy_width)
+    student = Student(backbone, graph, len(classes), bn_stats=settings.bn_stats, proxy_width=settings.proxy_width)
+    student.start_fresh(generator_for(TAILOR, settings.seed))
+    trainee = make_trainee(student, teacher, settings, bench, settings.gamma1)
+
+    def finish(metrics: dict[str, Any]) -> tuple[ModelDocument, dict[str, Tensor]]:
+        earlier = teacher_document
+        document = ModelDocument(
+            stage=delta.STUDENT,
+            backbone=backbone.name,
+            fingerprint=backbone.fingerprint,
+            graph=student.attended_graph(),
+            classes=classes,
+            preprocessing=backbone.preprocessing,
+            student={"bn_stats": settings.bn_stats, "proxy_width": settings.proxy_width},
+            data=bench.data_document(settings),
+            settings={
+                **(earlier.settings if earlier else {}),
+                TAILOR: {**stage_settings(settings, bench, TAILOR), "teacher": teacher is not None},
+            },
+            metrics={**(earlier.metrics if earlier else {}), **({"student": metrics} if metrics else {})},
+        )
+        return document, student.task_state()
+
+    identity = {
+        "backbone": backbone.fingerprint,
+        "preprocessing": backbone.preprocessing.to_json(),
+        "teacher": teacher_digest,
+    }
+    return carry_out(job, TAILOR, output, trainee, bench, settings, identity=identity, finish=finish)

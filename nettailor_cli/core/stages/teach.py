@@ -1,0 +1,85 @@
+"""Step 1, teach: fine-tune the whole backbone on the task. Writes RUN/teacher.safetensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from nettailor_cli.core import delta
+from nettailor_cli.core.backbones.backbone import Backbone
+from nettailor_cli.core.complexity import untouched_graph
+from nettailor_cli.core.data import Batch
+from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.settings import TEACH, Settings
+from nettailor_cli.core.stages.job import (
+    Job,
+    Workbench,
+    carry_out,
+    generator_for,
+    stage_settings,
+    to_machine,
+)
+from nettailor_cli.core.teacher import Teacher
+from nettailor_cli.core.training.loop import Group
+
+
+@dataclass
+class TeachTrainee:
+    """Cross-entropy, every parameter, one learning rate. Biases and batch norms are decayed as well, as published."""
+
+    module: Teacher
+    settings: Settings
+
+    def groups(self) -> list[Group]:
+        return [Group(dict(self.module.named_parameters()), self.settings.lr, self.settings.weight_decay)]
+
+    def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
+        logits = self.module(batch.images).logits.float()
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.settings.label_smoothing)
+        return {"loss": loss, "accuracy": accuracy(logits, batch.labels)}
+
+    def predict(self, images: Tensor) -> Tensor:
+        return self.module(images).logits
+
+    def figures(self) -> dict[str, Any]:
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        return self.module.state()
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Top-1 in percent, of one batch."""
+    return (logits.detach().argmax(dim=1) == labels).float().mean() * 100
+
+
+def teach(job: Job, backbone: Backbone, settings: Settings, bench: Workbench) -> ModelDocument:
+    """Fine-tune `backbone` on the pictures of `bench` and write the teacher."""
+    output = job.run.teacher
+    graph = untouched_graph(backbone, len(bench.dataset.classes))
+    teacher = Teacher(backbone, len(bench.dataset.classes))
+    teacher.start_fresh(generator_for(TEACH, settings.seed))
+    to_machine(teacher, bench.machine)
+
+    def finish(metrics: dict[str, Any]) -> tuple[ModelDocument, dict[str, Tensor]]:
+        document = ModelDocument(
+            stage=delta.TEACHER,
+            backbone=backbone.name,
+            fingerprint=backbone.fingerprint,
+            graph=graph,
+            classes=bench.dataset.classes,
+            preprocessing=backbone.preprocessing,
+            student={},
+            data=bench.data_document(settings),
+            settings={TEACH: stage_settings(settings, bench, TEACH)},
+            metrics={"teacher": metrics} if metrics else {},
+        )
+        return document, teacher.state()
+
+    return carry_out(
+        job, TEACH, output, TeachTrainee(teacher, settings), bench, settings,
+        identity={"backbone": backbone.fingerprint, "preprocessing": backbone.preprocessing.to_json()}, finish=finish,
+    )  # fmt: skip

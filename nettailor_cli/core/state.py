@@ -1,0 +1,31 @@
+"""Tensors by name: copying one state into another, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from nettailor_cli.core.errors import FileError
+
+
+def copy_state(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Copy `given` into `own`'s tensors, in place. Raises FileError unless names and shapes are the same."""
+    if own.keys() != given.keys():
+        missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+        what = (
+            f"lacks the tensor {missing[0]!r}" if missing else f"has a tensor {extra[0]!r} that does not belong there"
+        )
+        raise FileError(f"the file {what}")
+    for name, tensor in own.items():
+        if given[name].shape != tensor.shape:
+            raise FileError(f"the tensor {name!r} has shape {list(given[name].shape)}, not {list(tensor.shape)}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(given[name])
+
+
+def snapshot(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of the tensors in `state`."""
+    return {name: tensor.detach().clone() for name, tensor in state.items()}

@@ -1,0 +1,226 @@
+"""Step 2, augment: the student, a frozen backbone with proxies beside its blocks (PAPER.md, Eqs. 2-4).
+
+    x_l = act( alpha_l^l * G_l(x_{l-1}) + sum_p alpha_p^l * A_p^l(x_p) ),   alpha^l = softmax(a^l)
+
+What is the task's own (proxies, attention logits a, classifier, and the backbone's batch-norm statistics where they are
+adapted) is named here, by `task_state`, so that nobody has to filter by names.
+
+N images, C channels, H x W pixels, L blocks, P paths.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nettailor_cli.core.backbones.backbone import Backbone
+from nettailor_cli.core.graph import Graph
+from nettailor_cli.core.proxies import make_proxy, pool, start_fresh
+from nettailor_cli.core.state import copy_state
+
+UNIVERSAL_LOGIT = 2.0
+PROXY_LOGIT = -2.0
+"""Where the attention logits start: in favour of the universal path."""
+
+BN_STATS = ("frozen", "adapt")
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What one forward pass gives.
+
+    nodes: x_0..x_L, each (N, C_l, H_l, W_l); None where a node is gone. logits: (N, classes). alpha: (P,), in [0, 1].
+    """
+
+    nodes: list[Tensor | None]
+    logits: Tensor
+    alpha: Tensor
+
+
+class Attention(nn.Module):
+    """Eq. 3 for all nodes at once: a softmax over the logits of the paths that merge in the same node."""
+
+    def __init__(self, sinks: Sequence[int]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(len(sinks)))
+        rows = {sink: row for row, sink in enumerate(sorted(set(sinks)))}
+        counts = {sink: itertools.count() for sink in rows}
+        self.register_buffer("row", torch.tensor([rows[sink] for sink in sinks]), persistent=False)
+        self.register_buffer("column", torch.tensor([next(counts[sink]) for sink in sinks]), persistent=False)
+        self.shape = (len(rows), max(sinks.count(sink) for sink in rows))
+
+    row: Tensor
+    column: Tensor
+
+    def forward(self, logits: Tensor | None = None) -> Tensor:
+        """(P,) -> (P,), in [0, 1], summing to 1 over each node's paths."""
+        logits = self.logits if logits is None else logits
+        padded = logits.new_full(self.shape, -torch.inf)
+        padded = padded.index_put((self.row, self.column), logits)
+        return padded.softmax(dim=1)[self.row, self.column]
+
+
+class Student(nn.Module):
+    """The frozen stem and the universal blocks that `graph` keeps, with its proxies, attention and a classifier.
+
+    Takes the modules over from `backbone`; blocks that the graph doesn't keep are not referenced any more.
+    `bn_stats` "frozen" leaves the backbone bit-identical; "adapt" lets its batch norms use batch statistics in
+    training and keeps the running ones with the task. `proxy_width` is the width inside bottleneck proxies.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        graph: Graph,
+        classes: int,
+        *,
+        bn_stats: str = "frozen",
+        proxy_width: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.graph = graph
+        self.bn_stats = bn_stats
+        self.stem = backbone.stem
+        self.universal = nn.ModuleDict({str(p.sink): backbone.blocks[p.sink - 1] for p in graph.universal})
+        for parameter in itertools.chain(self.stem.parameters(), self.universal.parameters()):
+            parameter.requires_grad_(False)
+        channels = backbone.channels
+        self.proxies = nn.ModuleDict(
+            {
+                _key(p.source, p.sink): make_proxy(
+                    backbone.proxy_kind, channels[p.source], channels[p.sink], proxy_width
+                )
+                for p in graph.proxies
+            }
+        )
+        self.attention = Attention([p.sink for p in graph.paths])
+        self.activation = backbone.activation
+        self.pooling = backbone.pooling
+        self.head = nn.Linear(backbone.features, classes)
+        self._strides = backbone.strides
+        self._into = [
+            (node, [(index, p) for index, p in enumerate(graph.paths) if p.sink == node]) for node in graph.nodes
+        ]
+        self.train(False)
+
+    def start_fresh(self, generator: torch.Generator) -> None:
+        """Proxies, logits and classifier as at the start of tailoring; random numbers come from `generator` alone."""
+        for proxy in self.proxies.values():
+            start_fresh(proxy, generator)
+        with torch.no_grad():
+            starts = [UNIVERSAL_LOGIT if path.is_universal else PROXY_LOGIT for path in self.graph.paths]
+            self.attention.logits.copy_(torch.tensor(starts))
+        reset_classifier(self.head, generator)
+
+    def train(self, mode: bool = True) -> Student:
+        """Training mode for what the task trains; the frozen part follows only if its statistics are adapted."""
+        super().train(mode)
+        if self.bn_stats == "frozen":
+            self.stem.train(False)
+            self.universal.train(False)
+        return self
+
+    def forward(self, images: Tensor) -> Activations:
+        """Images (N, 3, H, W), normalised as the backbone wants them."""
+        alpha = self.attention()
+        nodes: list[Tensor | None] = [self.stem(images)] + [None] * self.graph.last
+        pooled: dict[tuple[int, int], Tensor] = {}  # (source, stride): proxies of the same source share the pooling
+        for node, paths in self._into:
+            nodes[node] = self._merge(node, paths, nodes, alpha, pooled)
+        last = nodes[-1]
+        assert last is not None, "a graph's last node is always fed"
+        return Activations(nodes, self.head(self.pooling(last)), alpha)
+
+    def local_nodes(self, activations: Activations) -> list[Tensor | None]:
+        """x_1..x_L computed again from *detached* inputs, so that a loss on node l trains node l's own paths only.
+
+        The released code's block-local hint. Every path runs a second time.
+        """
+        detached = [None if x is None else x.detach() for x in activations.nodes]
+        pooled: dict[tuple[int, int], Tensor] = {}
+        local: list[Tensor | None] = [detached[0]] + [None] * self.graph.last
+        for node, paths in self._into:
+            local[node] = self._merge(node, paths, detached, activations.alpha, pooled)
+        return local
+
+    def _merge(
+        self,
+        node: int,
+        paths: list[tuple[int, Any]],
+        nodes: list[Tensor | None],
+        alpha: Tensor,
+        pooled: dict[tuple[int, int], Tensor],
+    ) -> Tensor:
+        """Eq. 2 for one node."""
+        merged: Tensor | None = None
+        for index, path in paths:
+            x = nodes[path.source]
+            assert x is not None, "a pruned graph has no path from a node that is gone"
+            if path.is_universal:
+                y = self.universal[str(node)](x)
+            else:
+                stride = self._stride(path.source, node)
+                if (path.source, stride) not in pooled:
+                    pooled[path.source, stride] = pool(x, stride)
+                y = self.proxies[_key(path.source, node)](pooled[path.source, stride])
+            term = alpha[index].to(y.dtype) * y
+            merged = term if merged is None else merged + term
+        assert merged is not None
+        return self.activation(merged)
+
+    def _stride(self, source: int, sink: int) -> int:
+        stride = 1
+        for block in self._strides[source:sink]:
+            stride *= block
+        return stride
+
+    def attended_graph(self) -> Graph:
+        """The graph with today's attention. In float64, so that a saturated softmax keeps its ranking."""
+        with torch.no_grad():
+            alphas = self.attention(self.attention.logits.double())
+        return self.graph.with_alphas(alphas.tolist())
+
+    def weights(self) -> list[nn.Parameter]:
+        """What the task trains under weight decay: proxies and classifier. The logits are `attention.logits`."""
+        return [*self.proxies.parameters(), *self.head.parameters()]
+
+    def task_state(self) -> dict[str, Tensor]:
+        """Everything that is this task's own, by the names of the model file."""
+        state = {"attention.logits": self.attention.logits.detach()}
+        for part in ("proxies", "head"):
+            state.update(_tensors(part, getattr(self, part)))
+        if self.bn_stats == "adapt":
+            for part in ("stem", "universal"):
+                state.update({k: v for k, v in _tensors(part, getattr(self, part)).items() if _is_statistic(k)})
+        return state
+
+    def load_task_state(self, state: dict[str, Tensor]) -> None:
+        """The reverse of `task_state`. Raises FileError unless names and shapes are exactly this student's."""
+        copy_state(self.task_state(), state)
+
+
+def reset_classifier(head: nn.Linear, generator: torch.Generator) -> None:
+    """A fresh classifier: torch's own uniform start, from `generator` alone."""
+    bound = head.in_features**-0.5
+    with torch.no_grad():
+        head.weight.uniform_(-bound, bound, generator=generator)
+        head.bias.uniform_(-bound, bound, generator=generator)
+
+
+def _key(source: int, sink: int) -> str:
+    return f"{source}-{sink}"
+
+
+def _tensors(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    """Detached views, without the counters of batch norm that nothing reads."""
+    state = module.state_dict(prefix=f"{prefix}.")
+    return {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def _is_statistic(name: str) -> bool:
+    return name.endswith(("running_mean", "running_var"))

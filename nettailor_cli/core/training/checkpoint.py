@@ -1,0 +1,94 @@
+"""Everything that a bit-identical continuation needs, in one sealed file without code.
+
+What is random in training (order, augmentation) is a function of (seed, epoch, image), so the position in the epoch is
+its whole state; the generators are kept all the same, for whatever else may draw from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.sealed import read_content, read_tensors, write_sealed
+
+FORMAT = 1
+
+
+@dataclass
+class Position:
+    """Where a run stands: `epoch` and `batch` are the next ones to do (0-based).
+
+    sums: of the running epoch's figures so far, each weighted with the images it was measured on. records: one per
+    finished epoch. best_epoch, best_accuracy: for early stopping; -1 before there is one.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_accuracy: float = -1.0
+
+
+def save(
+    path: Path,
+    *,
+    identity: Mapping[str, Any],
+    position: Position,
+    model: Mapping[str, Tensor],
+    best: Mapping[str, Tensor],
+    momentum: Mapping[str, Tensor],
+) -> None:
+    """Write a checkpoint. `identity` is what must be the same for it to be gone on with. Raises as `write_sealed`."""
+    groups = {"model": model, "best": best, "momentum": momentum, "random": _random_states()}
+    tensors = {f"{group}/{name}": tensor for group, state in groups.items() for name, tensor in state.items()}
+    write_sealed(path, {"checkpoint": FORMAT, "identity": identity, "position": vars(position)}, tensors)
+
+
+def load(path: Path, *, identity: Mapping[str, Any]) -> tuple[Position, dict[str, dict[str, Tensor]]]:
+    """The position and the groups "model", "best" and "momentum" of the checkpoint; restores the random states.
+
+    Raises FileError when the file is damaged or belongs to a run with another `identity`.
+    """
+    content = read_content(path)
+    if content.get("checkpoint") != FORMAT:
+        raise FileError(f"{path} is not a checkpoint of this version", "start again with --force")
+    if content["identity"] != identity:
+        changed = sorted(k for k in {*content["identity"], *identity} if content["identity"].get(k) != identity.get(k))
+        raise FileError(
+            f"the run was started with other settings: {', '.join(changed)}",
+            "give the same ones to --resume, or start again with --force",
+        )
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "momentum": {}, "random": {}}
+    for name, tensor in read_tensors(path).items():
+        group, _, rest = name.partition("/")
+        groups.setdefault(group, {})[rest] = tensor
+    try:
+        position = Position(**content["position"])
+        _restore_random_states(groups.pop("random"))
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise FileError(
+            f"{path} is not a checkpoint that can be gone on with: {error}", "start again with --force"
+        ) from error
+    return position, groups
+
+
+def _random_states() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states.update({f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())})
+    return states
+
+
+def _restore_random_states(states: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            if f"cuda{i}" in states:
+                torch.cuda.set_rng_state(states[f"cuda{i}"], i)

@@ -1,0 +1,55 @@
+"""Accuracy and loss of a network over batches: the one place where they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nettailor_cli.core.data import Batches
+from nettailor_cli.core.training.precision import Machine
+
+
+@dataclass(frozen=True)
+class Score:
+    """accuracy: top-1 in percent; top_k: k -> percent; loss: mean cross-entropy; images: how many were judged."""
+
+    accuracy: float
+    top_k: dict[int, float]
+    loss: float
+    images: int
+
+
+def evaluate(
+    predict: Callable[[Tensor], Tensor],
+    module: nn.Module,
+    batches: Batches,
+    machine: Machine,
+    *,
+    top_k: tuple[int, ...] = (1,),
+    after_batch: Callable[[], None] = lambda: None,
+) -> Score:
+    """Score the logits of `predict` over all of `batches`, `module` in evaluation mode. Each k of `top_k` is at least 1."""
+    module.eval()
+    ranks: list[Tensor] = []
+    losses = 0.0
+    for batch in batches.epoch(0):
+        with torch.inference_mode(), machine.autocast():
+            logits = predict(batch.images).float()
+        losses += F.cross_entropy(logits, batch.labels, reduction="sum").item()
+        ranks.append(_ranks(logits, batch.labels))
+        after_batch()
+    rank = torch.cat(ranks)
+    shares = {k: 100.0 * (rank < k).double().mean().item() for k in (1, *top_k)}
+    return Score(shares[1], {k: shares[k] for k in top_k}, losses / len(rank), len(rank))
+
+
+def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many classes stand before the right one: (N,). Of equal logits the earlier class wins; NaN is never right."""
+    own = logits.gather(1, labels[:, None])
+    earlier = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    before = ((logits > own) | ((logits == own) & earlier)).sum(dim=1)
+    return before.masked_fill(own[:, 0].isnan(), logits.shape[1])
