@@ -36,8 +36,8 @@ def list_(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
         "home": str(folder(home)),
         "stored": [
             {
-                "name": s.name, "fingerprint": s.fingerprint, "file": str(s.path), "bytes": s.bytes, "mean": list(s.mean),
-                "std": list(s.std), "size": s.size, "source": s.source, "error": s.error or None,
+                "name": s.name, "fingerprint": s.fingerprint, "file": str(s.path), "bytes": s.bytes,
+                "mean": list(s.mean), "std": list(s.std), "size": s.size, "source": s.source, "error": s.error or None,
             }
             for s in stored
         ],

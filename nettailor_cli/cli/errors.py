@@ -31,7 +31,7 @@ def exit_code(error: NettailorError) -> int:
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """`command`, with every error shown as one message and turned into an exit code. NETTAILOR_DEBUG=1 shows it whole."""
+    """`command`, with every error shown as one message and turned into an exit code (NETTAILOR_DEBUG=1: whole)."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:

@@ -26,6 +26,7 @@ def finetune(
     resume: options.Resume = False,
     force: options.Force = False,
     config: options.Config = None,
+    tensorboard: options.TensorBoard = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     settings: dict[str, Any],
@@ -36,7 +37,7 @@ def finetune(
         raise UsageError("--teacher and --no-teacher: give one of them")
     job = make_job(
         output, data=data, backbone=None, run=pruned.parent, preset=preset, config=config, settings=settings,
-        resume=resume, force=force,
+        resume=resume, force=force, tensorboard=tensorboard,
     )  # fmt: skip
     from nettailor_cli.core.stages.start import start_finetune
 

@@ -78,9 +78,10 @@ def show_summary(console: Console, document: ModelDocument) -> None:
         f"{_millions(universal.parameters)} universal parameters, {_millions(task.parameters)} this task's own"
     )
     for name, metric in document.metrics.items():
-        console.print(
-            f"{name}: {metric['accuracy']:.2f} % on {metric['split']} ({metric['images']} images), loss {metric['loss']:.3f}"
+        measured = (
+            f"{metric['accuracy']:.2f} % on {metric['split']} ({metric['images']} images), loss {metric['loss']:.3f}"
         )
+        console.print(f"{name}: {measured}")
 
 
 def _nodes(document: ModelDocument) -> Table:

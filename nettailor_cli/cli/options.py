@@ -64,6 +64,10 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="go on where an interrupted run stopped", rich_help_panel="Running")
 ]
 Force = Annotated[bool, typer.Option("--force", help="replace what is there", rich_help_panel="Running")]
+TensorBoard = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="also write TensorBoard curves to RUN/tensorboard", rich_help_panel="Running"),
+]
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -105,13 +109,6 @@ OutputFile = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="where to write", show_default=False)
 ]
 
-_PANELS = {
-    "Training": ("epochs", "batch_size", "lr", "schedule", "step_epochs", "warmup", "momentum", "weight_decay", "label_smoothing", "patience", "logits_lr"),
-    "Data": ("augment", "flip", "jitter", "val_fraction", "group", "skip_bad_images", "seed", "workers", "memory_limit"),
-    "Student": ("skips", "proxy_width", "bn_stats", "cost", "exclusion", "gamma1", "gamma1_warmup", "gamma2", "hint"),
-    "Running": ("device", "precision"),
-}  # fmt: skip
-
 
 def home() -> Path:
     """Where backbones are kept: $NETTAILOR_HOME, or ~/.nettailor."""
@@ -136,7 +133,7 @@ def three_numbers(text: str | None, flag: str) -> tuple[float, ...] | None:
 
 
 def with_settings(stage: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace the parameter `settings` of a command by one option per setting of `stage`; what is typed arrives as a dict."""
+    """Replace a command's parameter `settings` by one option per setting of `stage`; what is typed comes as a dict."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
@@ -159,7 +156,6 @@ def with_settings(stage: str) -> Callable[[Callable[..., None]], Callable[..., N
 def _option(name: str) -> inspect.Parameter:
     field = FIELDS[name]
     kind, meta = str(field.type), field.metadata
-    panel = next(panel for panel, names in _PANELS.items() if name in names)
     flag = flag_of(name)
     names = f"{flag}/--no-{flag[2:]}" if kind == "bool" else flag
     python_type: Any = {"int": int, "float": float, "bool": bool}.get(kind.split(" ")[0], str)
@@ -180,7 +176,7 @@ def _option(name: str) -> inspect.Parameter:
                 names,
                 metavar=metavar,
                 help=f"{meta['help']}{_default(name)}",
-                rich_help_panel=panel,
+                rich_help_panel=meta["panel"],
                 show_default=False,
             ),
         ],

@@ -49,7 +49,7 @@ class Output:
         elif not self.quiet:
             show(self.out)
 
-    def line(self, text: str) -> None:
+    def row(self, text: str) -> None:
         """One line of a result that is made of lines (JSON lines, CSV)."""
         print(text)
 
@@ -76,10 +76,14 @@ class Output:
             if figures is not None:
                 self._bars.update(self._task, figures=_figures(figures))
 
+    def line(self, text: str) -> None:
+        if not self.quiet:
+            self._print(Text(harmless(text)))
+
     def finish(self, line: str = "") -> None:
         self.close()
-        if line and not self.quiet:
-            self._print(Text(harmless(line)))
+        if line:
+            self.line(line)
 
     def close(self) -> None:
         """Take a bar that is still up off the screen."""
@@ -120,6 +124,7 @@ def _bars(console: Console) -> Bars:
 
 def _figures(figures: Mapping[str, float]) -> str:
     short = {
+        "epoch": "epoch {:.0f}",
         "loss": "loss {:.3f}",
         "accuracy": "acc {:.1f} %",
         "expected_complexity": "E[C] {:.2f}",

@@ -34,7 +34,7 @@ def predict(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Name the most probable classes of pictures. Pictures that can't be read are reported, the rest is done (exit 2)."""
+    """Name the most probable classes of pictures. Unreadable ones are reported, the rest is done (exit 2)."""
     output = Output(as_json=as_json, quiet=quiet)
     if form not in FORMATS:
         raise UsageError(f"--format {form} is unknown", f"choose {', '.join(FORMATS)}")
@@ -54,14 +54,14 @@ def predict(
         output.result({"model": str(model), "predictions": [_document(p) for p in good]}, lambda console: None)
     elif form == "jsonl":
         for prediction in good:
-            output.line(json.dumps(_document(prediction)))
+            output.row(json.dumps(_document(prediction)))
     elif form == "csv":
-        output.line(
+        output.row(
             _csv_line(["image", *(f"{what}_{k}" for k in range(1, top_k + 1) for what in ("class", "probability"))])
         )
         for prediction in good:
             cells = (cell for name, p in prediction.classes for cell in (name, f"{p:.6f}"))
-            output.line(_csv_line([str(prediction.path), *cells]))
+            output.row(_csv_line([str(prediction.path), *cells]))
     else:
         _show_table(output.out, list(good))
     if bad:

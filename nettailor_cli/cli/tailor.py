@@ -27,6 +27,7 @@ def tailor(
     resume: options.Resume = False,
     force: options.Force = False,
     config: options.Config = None,
+    tensorboard: options.TensorBoard = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     settings: dict[str, Any],
@@ -37,7 +38,7 @@ def tailor(
         raise UsageError("--teacher and --no-teacher: give one of them")
     job = make_job(
         output, data=data, backbone=backbone, run=run, weights=weights, mean=mean, std=std, size=size,
-        preset=preset, config=config, settings=settings, resume=resume, force=force,
+        preset=preset, config=config, settings=settings, resume=resume, force=force, tensorboard=tensorboard,
     )  # fmt: skip
     from nettailor_cli.core.stages.start import start_tailor
 

@@ -24,6 +24,7 @@ def teach(
     resume: options.Resume = False,
     force: options.Force = False,
     config: options.Config = None,
+    tensorboard: options.TensorBoard = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     settings: dict[str, Any],
@@ -32,7 +33,7 @@ def teach(
     output = Output(as_json=as_json, quiet=quiet)
     job = make_job(
         output, data=data, backbone=backbone, run=run, weights=weights, mean=mean, std=std, size=size,
-        preset=preset, config=config, settings=settings, resume=resume, force=force,
+        preset=preset, config=config, settings=settings, resume=resume, force=force, tensorboard=tensorboard,
     )  # fmt: skip
     from nettailor_cli.core.stages.start import start_teach
 

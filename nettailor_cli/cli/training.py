@@ -34,6 +34,7 @@ def make_job(
     mean: str | None = None,
     std: str | None = None,
     size: int | None = None,
+    tensorboard: bool = False,
 ) -> Job:
     """The Job that was typed. Raises UsageError for what can't be."""
     from nettailor_cli.core.stages.job import Job
@@ -61,6 +62,7 @@ def make_job(
         config=config,
         resume=resume,
         force=force,
+        tensorboard=tensorboard,
     )
 
 

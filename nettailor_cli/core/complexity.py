@@ -99,7 +99,7 @@ def untouched_graph(backbone: Backbone, classes: int) -> Graph:
 
 
 def student_graph(backbone: Backbone, classes: int, *, skips: int | None, proxy_width: int | None = None) -> Graph:
-    """The graph of a fresh student: every universal block, and the proxies of the `skips` closest nodes (None: dense)."""
+    """A fresh student's graph: every universal block, and the proxies of the `skips` closest nodes (None: all)."""
     counter = _Counter(backbone, classes)
     paths = list(counter.untouched.paths)
     for node in range(1, counter.untouched.last + 1):

@@ -30,7 +30,7 @@ STAGES = (TEACHER, STUDENT, PRUNED, MODEL)
 class ModelDocument:
     """What a model file says of itself.
 
-    stage: one of STAGES. backbone, fingerprint: which backbone it stands on. classes: names, in the order of the logits.
+    stage: one of STAGES. backbone, fingerprint: which backbone it stands on. classes: names, as the logits are ordered.
     student: the settings that shape the network (bn_stats, proxy_width). data: summary, digest and split of the images.
     settings: resolved settings per stage so far. metrics: name -> {"split": ..., "accuracy": percent, ...}.
     """

@@ -56,7 +56,7 @@ def _write_bytes(path: Path, data: bytes) -> None:
 
 
 def _flush_directory(directory: Path) -> None:
-    """So that the rename itself survives a power cut; not every file system can, and then nothing is lost by going on."""
+    """So that the rename itself survives a power cut. Not every file system can; then nothing is lost by going on."""
     with contextlib.suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
         try:

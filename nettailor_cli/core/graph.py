@@ -2,7 +2,7 @@
 
 No torch here: `inspect` and `pruning` work on this alone, and it is what the model file's metadata keeps.
 
-    node 0 is the stem's output; the universal block l leads from node l-1 to node l; a proxy leads from node p to l, p < l.
+    node 0 is the stem's output; the universal block l leads from node l-1 to node l, a proxy from node p to l, p < l
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Graph:
         return graph
 
     def check(self) -> None:
-        """Raises ValueError when paths are doubled, run backwards, or leave the last node without a way from the stem."""
+        """Raises ValueError when paths are doubled or run backwards, or nothing joins the last node to the stem."""
         if not self.blocks:
             raise ValueError("a backbone without blocks")
         if len({path.name for path in self.paths}) != len(self.paths):

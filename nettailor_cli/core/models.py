@@ -69,8 +69,8 @@ def load_model(path: Path, *, home: Path, progress: Progress) -> Model:
 def load_teacher(path: Path, backbone: Backbone, classes: tuple[str, ...]) -> tuple[Teacher, ModelDocument | None]:
     """The teacher in `path`, for students of `backbone` and `classes`, and its document if the file is one of ours.
 
-    A file that is not ours holds torchvision's tensors of the same architecture with a classifier; its classes are taken to
-    be in the order of `classes`. Raises FileError when the file is damaged or for something else.
+    A file that is not ours holds torchvision's tensors of the same architecture with a classifier, whose outputs are
+    taken to be in the order of `classes`. Raises FileError when the file is damaged or for something else.
     """
     if is_sealed(path):
         document, tensors = delta.read(path)

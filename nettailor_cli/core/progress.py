@@ -21,6 +21,9 @@ class Progress(Protocol):
     def advance(self, units: int = 1, figures: Mapping[str, float] | None = None) -> None:
         """`units` more are done; `figures` are the current numbers (loss, accuracy, images/s, ...)."""
 
+    def line(self, text: str) -> None:
+        """A part of it is over, summed up in `text`: an epoch."""
+
     def finish(self, line: str = "") -> None:
         """The piece of work is over; `line` sums it up for those who see no bar."""
 
@@ -38,6 +41,9 @@ class Silent:
         pass
 
     def advance(self, units: int = 1, figures: Mapping[str, float] | None = None) -> None:
+        pass
+
+    def line(self, text: str) -> None:
         pass
 
     def finish(self, line: str = "") -> None:

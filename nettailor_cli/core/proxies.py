@@ -16,7 +16,7 @@ PROXY_STD = 0.01
 def pool(x: Tensor, stride: int) -> Tensor:
     """Max-pool `x` (N, C, H, W) to the resolution that blocks of total stride s give, at every input size.
 
-    Kernel s+1 with padding s//2 lands on ceil(H / s), as a chain of strided convolutions does; a ratio of sizes would not.
+    Kernel s+1 with padding s//2 lands on ceil(H / s), as a chain of strided convolutions does; ratios of sizes don't.
     """
     if stride == 1:
         return x
@@ -24,7 +24,7 @@ def pool(x: Tensor, stride: int) -> Tensor:
 
 
 class BasicProxy(nn.Module):
-    """1x1 convolution without bias, batch norm, no activation: about 1/18 of a basic block. (N, C_in, H, W) -> (N, C_out, H, W)."""
+    """1x1 convolution without bias, then batch norm; no activation. About 1/18 of a basic block."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()

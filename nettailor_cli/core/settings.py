@@ -26,14 +26,26 @@ def _setting(
     default: Any,
     text: str,
     *,
+    panel: str,
     stages: tuple[str, ...] = ALL,
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
     carried: bool = False,
 ) -> Any:
-    """A field of Settings. `low` and `high` are allowed themselves; `carried` ones pass on to a run's later stages."""
-    meta = {"help": text, "stages": stages, "low": low, "high": high, "choices": choices, "carried": carried}
+    """A field of Settings, under the heading `panel` of --help. `low` and `high` are allowed themselves.
+
+    `carried` ones pass on to a run's later stages.
+    """
+    meta = {
+        "help": text,
+        "panel": panel,
+        "stages": stages,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "carried": carried,
+    }
     return dataclasses.field(default=default, metadata=meta)
 
 
@@ -42,19 +54,34 @@ class Settings:
     """What one stage of training is to do. Shares are in [0, 1], learning rates per step, sizes in pixels."""
 
     # the optimiser
-    epochs: int = _setting(16, "passes over the training images", low=1, high=100_000)
-    batch_size: int = _setting(32, "images per step", low=1, high=65_536)
-    lr: float = _setting(0.02, "learning rate at its peak", low=1e-9, high=100)
+    epochs: int = _setting(16, "passes over the training images", low=1, high=100_000, panel="Training")
+    batch_size: int = _setting(32, "images per step", low=1, high=65_536, panel="Training")
+    lr: float = _setting(0.02, "learning rate at its peak", low=1e-9, high=100, panel="Training")
     schedule: str = _setting(
-        "cosine", "how the learning rate falls: cosine, or x0.1 every --step-epochs", choices=("cosine", "step")
+        "cosine",
+        "how the learning rate falls: cosine, or x0.1 every --step-epochs",
+        choices=("cosine", "step"),
+        panel="Training",
     )
-    step_epochs: int = _setting(20, "with --schedule step: epochs between two falls", low=1, high=100_000)
-    warmup: float = _setting(0.1, "share of the steps in which the learning rate rises from 0", low=0, high=0.9)
-    momentum: float = _setting(0.9, "SGD's momentum", low=0, high=0.9999)
-    weight_decay: float = _setting(5e-4, "SGD's weight decay (attention logits have none)", low=0, high=1)
-    label_smoothing: float = _setting(0.0, "share of the target spread over all classes", low=0, high=0.9)
+    step_epochs: int = _setting(
+        20, "with --schedule step: epochs between two falls", low=1, high=100_000, panel="Training"
+    )
+    warmup: float = _setting(
+        0.1, "share of the steps in which the learning rate rises from 0", low=0, high=0.9, panel="Training"
+    )
+    momentum: float = _setting(0.9, "SGD's momentum", low=0, high=0.9999, panel="Training")
+    weight_decay: float = _setting(
+        5e-4, "SGD's weight decay (attention logits have none)", low=0, high=1, panel="Training"
+    )
+    label_smoothing: float = _setting(
+        0.0, "share of the target spread over all classes", low=0, high=0.9, panel="Training"
+    )
     patience: int = _setting(
-        0, "stop after so many epochs without a better val accuracy and keep the best (0: never)", low=0, high=100_000
+        0,
+        "stop after so many epochs without a better val accuracy and keep the best (0: never)",
+        low=0,
+        high=100_000,
+        panel="Training",
     )
     # the data
     augment: str = _setting(
@@ -62,58 +89,84 @@ class Settings:
         "training pictures: random resized crop, random crop, or none",
         choices=("resized-crop", "crop", "none"),
         carried=True,
+        panel="Data",
     )
-    flip: bool = _setting(True, "mirror training pictures at random (not for text, digits or signs)", carried=True)
-    jitter: float = _setting(0.0, "random change of brightness, contrast and saturation", low=0, high=0.9, carried=True)
+    flip: bool = _setting(
+        True, "mirror training pictures at random (not for text, digits or signs)", carried=True, panel="Data"
+    )
+    jitter: float = _setting(
+        0.0, "random change of brightness, contrast and saturation", low=0, high=0.9, carried=True, panel="Data"
+    )
     val_fraction: float = _setting(
-        0.2, "share of train that becomes val where there is no val folder", low=0.01, high=0.9, carried=True
+        0.2,
+        "share of train that becomes val where there is no val folder",
+        low=0.01,
+        high=0.9,
+        carried=True,
+        panel="Data",
     )
     group: str | None = _setting(
-        None, "regular expression over CLASS/FILE; what shares its match stays on one side of the split", carried=True
+        None,
+        "regular expression over CLASS/FILE; what shares its match stays on one side of the split",
+        carried=True,
+        panel="Data",
     )
-    skip_bad_images: bool = _setting(False, "leave broken pictures out instead of stopping", carried=True)
-    seed: int = _setting(0, "seed of split, start values, order and augmentation", low=0, high=2**31 - 1, carried=True)
+    skip_bad_images: bool = _setting(False, "leave broken pictures out instead of stopping", carried=True, panel="Data")
+    seed: int = _setting(
+        0, "seed of split, start values, order and augmentation", low=0, high=2**31 - 1, carried=True, panel="Data"
+    )
     # the student
     skips: int | None = _setting(
-        3, "how many nodes back proxies reach: a number, or dense", stages=(TAILOR,), low=1, high=1000
+        3, "how many nodes back proxies reach: a number, or dense", stages=(TAILOR,), low=1, high=1000, panel="Student"
     )
     proxy_width: int | None = _setting(
-        None, "channels inside the proxies of bottleneck blocks", stages=(TAILOR,), low=1, high=65_536
+        None, "channels inside the proxies of bottleneck blocks", stages=(TAILOR,), low=1, high=65_536, panel="Student"
     )
     bn_stats: str = _setting(
         "frozen",
         "the backbone's batch-norm statistics: frozen, or adapted to the task",
         stages=(TAILOR,),
         choices=("frozen", "adapt"),
+        panel="Student",
     )
     # the objective
-    cost: str = _setting("macs", "what E[C] counts", stages=(TAILOR,), choices=("macs", "params"))
+    cost: str = _setting("macs", "what E[C] counts", stages=(TAILOR,), choices=("macs", "params"), panel="Objective")
     exclusion: str = _setting(
         "published",
         "how E[C] combines excluded paths: as published (Eq. 9) or under independence",
         stages=(TAILOR,),
         choices=("published", "independence"),
+        panel="Objective",
     )
-    gamma1: float = _setting(3.0, "weight of the expected complexity E[C]", stages=(TAILOR,), low=0, high=1e6)
+    gamma1: float = _setting(
+        3.0, "weight of the expected complexity E[C]", stages=(TAILOR,), low=0, high=1e6, panel="Objective"
+    )
     gamma1_warmup: float = _setting(
-        0.3, "share of the steps in which gamma1 rises from 0", stages=(TAILOR,), low=0, high=1
+        0.3, "share of the steps in which gamma1 rises from 0", stages=(TAILOR,), low=0, high=1, panel="Objective"
     )
-    gamma2: float = _setting(10.0, "weight of the teacher's hint", stages=STUDENT, low=0, high=1e6, carried=True)
+    gamma2: float = _setting(
+        10.0, "weight of the teacher's hint", stages=STUDENT, low=0, high=1e6, carried=True, panel="Objective"
+    )
     hint: str = _setting(
         "end-to-end",
         "gradients of the hint: through the whole student, or each block's own",
         stages=STUDENT,
         choices=("end-to-end", "block-local"),
         carried=True,
+        panel="Objective",
     )
     logits_lr: float = _setting(
-        0.1, "learning rate of the attention logits at its peak", stages=STUDENT, low=0, high=100
+        0.1, "learning rate of the attention logits at its peak", stages=STUDENT, low=0, high=100, panel="Objective"
     )
     # the machine
-    device: str = _setting("auto", "auto, cpu, cuda or mps")
-    precision: str = _setting("auto", "arithmetic of the training step", choices=("auto", "fp32", "bf16"))
-    workers: int = _setting(0, "threads that decode pictures (0: one per core)", low=0, high=1024)
-    memory_limit: int = _setting(MEMORY_LIMIT, "bytes of decoded pictures to keep in memory at most", low=0, high=2**62)
+    device: str = _setting("auto", "auto, cpu, cuda or mps", panel="Running")
+    precision: str = _setting(
+        "auto", "arithmetic of the training step", choices=("auto", "fp32", "bf16"), panel="Running"
+    )
+    workers: int = _setting(0, "threads that decode pictures (0: one per core)", low=0, high=1024, panel="Running")
+    memory_limit: int = _setting(
+        MEMORY_LIMIT, "bytes of decoded pictures to keep in memory at most", low=0, high=2**62, panel="Running"
+    )
 
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
@@ -134,12 +187,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         TEACH: {"epochs": 50, "batch_size": 64, "lr": 0.01, "schedule": "step", "step_epochs": 20, "warmup": 0.0},
         TAILOR: {
-            "epochs": 50, "batch_size": 32, "lr": 0.1, "logits_lr": 0.1, "schedule": "step", "step_epochs": 20, "warmup": 0.0,
-            "bn_stats": "adapt", "hint": "block-local", "exclusion": "published", "gamma1": 0.3, "gamma1_warmup": 0.0, "gamma2": 10.0,
+            "epochs": 50, "batch_size": 32, "lr": 0.1, "logits_lr": 0.1, "schedule": "step", "step_epochs": 20,
+            "warmup": 0.0, "bn_stats": "adapt", "hint": "block-local", "exclusion": "published", "gamma1": 0.3,
+            "gamma1_warmup": 0.0, "gamma2": 10.0,
         },
         FINETUNE: {
-            "epochs": 60, "batch_size": 32, "lr": 0.01, "logits_lr": 0.01, "schedule": "step", "step_epochs": 20, "warmup": 0.0,
-            "hint": "block-local", "gamma2": 10.0,
+            "epochs": 60, "batch_size": 32, "lr": 0.01, "logits_lr": 0.01, "schedule": "step", "step_epochs": 20,
+            "warmup": 0.0, "hint": "block-local", "gamma2": 10.0,
         },
     },
 }  # fmt: skip
@@ -158,7 +212,7 @@ def resolve(
     preset: str | None = None,
     carried: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """The settings of `stage`. `flags` holds what was typed (None: not typed); `carried` what the run's earlier stage had.
+    """The settings of `stage`: `flags` are what was typed (None: not), `carried` what the run's earlier stage had.
 
     Raises UsageError for an unknown preset or config key, a wrong type, or a value out of its limits.
     """

@@ -189,9 +189,7 @@ def _from_torchvision(
     return _Found(backbone, f"{origin}, kept as {kept.path}", reason)
 
 
-def _torchvision_file(
-    name: BackboneName, url: str, home: Path, progress: Progress
-) -> tuple[Mapping[str, Tensor], str]:
+def _torchvision_file(name: BackboneName, url: str, home: Path, progress: Progress) -> tuple[Mapping[str, Tensor], str]:
     """torchvision's own file, put beside the stored backbones by hand or downloaded, and where it came from."""
     by_hand = folder(home) / url.rpartition("/")[2]
     if by_hand.is_file():

@@ -28,7 +28,7 @@ _UPRIGHT = {
 }
 
 
-class BadImage(DataError):  # noqa: N818 - named as the rest of the family in core/errors.py
+class BadImage(DataError):
     """A file that can't be shown. `reason` is short and for people."""
 
     def __init__(self, path: Path, reason: str) -> None:

@@ -23,6 +23,7 @@ from nettailor_cli.core.settings import Settings, to_document
 from nettailor_cli.core.training.evaluate import evaluate
 from nettailor_cli.core.training.loop import Run, Trainee, train
 from nettailor_cli.core.training.precision import Machine, choose_machine
+from nettailor_cli.core.training.tensorboard import TensorBoard
 
 EVALUATION_BATCH = 64
 
@@ -51,6 +52,7 @@ class Job:
     config: Path | None = None
     resume: bool = False
     force: bool = False
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def carry_out(
         },
         resume=job.resume,
         progress=job.progress,
-        log=job.run.log,
+        log=_logger(job),
         stop=job.stop,
     )
     train(trainee, bench.training(settings), bench.validation, settings, bench.machine, run, what=stage)
@@ -181,6 +183,19 @@ def carry_out(
     delta.write(output, document, tensors)
     checkpoint.unlink(missing_ok=True)
     return document
+
+
+def _logger(job: Job) -> Callable[[dict[str, Any]], None]:
+    """What takes an epoch's record: log.jsonl always, TensorBoard when asked for."""
+    if not job.tensorboard:
+        return job.run.log
+    board = TensorBoard(job.run.path / "tensorboard")
+
+    def log(record: dict[str, Any]) -> None:
+        job.run.log(record)
+        board.log(record)
+
+    return log
 
 
 def ready_to_write(job: Job, stage: str, output: Path) -> bool:

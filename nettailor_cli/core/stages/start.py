@@ -45,7 +45,7 @@ def start_teach(job: Job) -> ModelDocument:
 
 
 def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = False) -> ModelDocument:
-    """`nettailor tailor`: writes RUN/student.safetensors, after RUN/teacher.safetensors if there is no fitting one yet."""
+    """`nettailor tailor`: writes RUN/student.safetensors, after RUN/teacher.safetensors if none fits."""
     if not ready_to_write(job, TAILOR, job.run.student):
         return delta.read_document(job.run.student)
     settings = _settings(job, TAILOR, job.run.read().get(TEACH, {}))
@@ -150,7 +150,7 @@ def _data(job: Job) -> Path:
 
 
 def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:
-    """Whether RUN's teacher is one for this backbone, these pictures and this size. Raises UsageError when it is another's."""
+    """Whether RUN's teacher is one for this backbone, pictures and size. Raises UsageError when it is another's."""
     document = delta.read_document(job.run.teacher)
     differences = [
         what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nettailor_cli.core.data import Batches
+from nettailor_cli.core.errors import RunFailed
 from nettailor_cli.core.training.precision import Machine
 
 
@@ -32,7 +34,7 @@ def evaluate(
     top_k: tuple[int, ...] = (1,),
     after_batch: Callable[[], None] = lambda: None,
 ) -> Score:
-    """Score the logits of `predict` over all of `batches`, `module` in evaluation mode. Each k of `top_k` is at least 1."""
+    """Score the logits of `predict` over all of `batches`, `module` in evaluation mode. Every k is at least 1."""
     module.eval()
     ranks: list[Tensor] = []
     losses = 0.0
@@ -42,6 +44,8 @@ def evaluate(
         losses += F.cross_entropy(logits, batch.labels, reduction="sum").item()
         ranks.append(_ranks(logits, batch.labels))
         after_batch()
+    if not math.isfinite(losses):
+        raise RunFailed("the network's outputs are not finite", "a smaller --lr may help")
     rank = torch.cat(ranks)
     shares = {k: 100.0 * (rank < k).double().mean().item() for k in (1, *top_k)}
     return Score(shares[1], {k: shares[k] for k in top_k}, losses / len(rank), len(rank))

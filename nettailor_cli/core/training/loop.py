@@ -88,114 +88,155 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train in place and return one record per epoch. With `patience`, the best epoch's state is what stays.
 
-    Raises Interrupted after the state was saved, RunFailed when the loss stops being finite.
+    `what` is the stage's name. Raises Interrupted after the state was saved, RunFailed when the loss is not finite.
     """
-    groups = trainee.groups()
-    optimiser = torch.optim.SGD(
-        [{"params": list(g.parameters.values()), "lr": g.lr, "weight_decay": g.weight_decay} for g in groups],
-        momentum=settings.momentum,
-    )
-    names = {parameter: name for group in groups for name, parameter in group.parameters.items()}
-    position, best = Position(), dict[str, Tensor]()
-    if run.resume and run.checkpoint.exists():
-        position, saved = checkpoint.load(run.checkpoint, identity=run.identity)
-        copy_state(trainee.state(), saved["model"])
-        best = saved["best"]
-        for parameter, name in names.items():
-            if name in saved["momentum"]:
-                optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
-                    saved["momentum"][name]
-                )
-        run.progress.note(f"{what}: goes on at epoch {position.epoch + 1}, batch {position.batch + 1}")
+    return _Loop(trainee, training, validation, settings, machine, run, what).go()
 
-    def save() -> None:
-        momentum = {
-            name: optimiser.state[parameter]["momentum_buffer"]
-            for parameter, name in names.items()
-            if optimiser.state.get(parameter, {}).get("momentum_buffer") is not None
-        }
-        checkpoint.save(
-            run.checkpoint,
-            identity=run.identity,
-            position=position,
-            model=trainee.state(),
-            best=best,
-            momentum=momentum,
+
+class _Loop:
+    def __init__(
+        self,
+        trainee: Trainee,
+        training: Batches,
+        validation: Batches | None,
+        settings: Settings,
+        machine: Machine,
+        run: Run,
+        what: str,
+    ) -> None:
+        self.trainee, self.training, self.validation = trainee, training, validation
+        self.settings, self.machine, self.run, self.what = settings, machine, run, what
+        self.batches = len(training)  # per epoch
+        self.steps = settings.epochs * self.batches
+        self.groups = trainee.groups()
+        self.optimiser = torch.optim.SGD(
+            [{"params": list(g.parameters.values()), "lr": g.lr, "weight_decay": g.weight_decay} for g in self.groups],
+            momentum=settings.momentum,
         )
+        self.position = Position()
+        self.best: dict[str, Tensor] = {}
 
-    batches = len(training)
-    steps = settings.epochs * batches
-    last_saved = time.monotonic()
-    while position.epoch < settings.epochs and not _patience_is_over(position, settings):
-        trainee.module.train(True)
-        run.progress.start(f"{what} {position.epoch + 1}/{settings.epochs}", batches)
-        run.progress.advance(position.batch)
+    def go(self) -> list[dict[str, Any]]:
+        if self.run.resume and self.run.checkpoint.exists():
+            self._restore()
+        saved = time.monotonic()
+        self.run.progress.start(self.what, self.steps)
+        self.run.progress.advance(self.position.epoch * self.batches + self.position.batch)
+        while self.position.epoch < self.settings.epochs and not self._patience_is_over():
+            self._epoch()
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                self._save()
+                saved = time.monotonic()
+        self.run.progress.finish()
+        if self.best:
+            copy_state(self.trainee.state(), self.best)
+            epoch, accuracy = self.position.best_epoch, self.position.best_accuracy
+            self.run.progress.note(f"{self.what}: keeps epoch {epoch} (val accuracy {accuracy:.2f} %)")
+        return self.position.records
+
+    def _epoch(self) -> None:
+        position = self.position
+        self.trainee.module.train(True)
         started, seen = time.perf_counter(), 0
-        for batch in training.epoch(position.epoch, position.batch):
-            step = position.epoch * batches + position.batch
-            factor = rate_factor(settings, step, steps, batches)
-            for param_group, group in zip(optimiser.param_groups, groups, strict=True):
-                param_group["lr"] = group.lr * factor
-            with machine.autocast():
-                losses = trainee.losses(batch, step / steps)
-            figures = {name: value.item() for name, value in losses.items()}
-            if not math.isfinite(figures["loss"]):
-                raise RunFailed(
-                    f"{what}: the loss is {figures['loss']} at epoch {position.epoch + 1}, step {step + 1}",
-                    "try a smaller --lr; the last checkpoint is from before, --resume goes on from it",
-                )
-            optimiser.zero_grad(set_to_none=True)
-            losses["loss"].backward()
-            optimiser.step()
+        for batch in self.training.epoch(position.epoch, position.batch):
+            figures = self._step(batch)
             images = len(batch.labels)
             seen += images
             for name, value in {**figures, "images": 1.0}.items():
                 position.sums[name] = position.sums.get(name, 0.0) + value * images
             position.batch += 1
-            run.progress.advance(1, {**_means(position.sums), "images/s": seen / (time.perf_counter() - started)})
-            signal = run.stop()
-            if signal is not None:
-                save()
-                raise Interrupted(
-                    f"{what}: stopped in epoch {position.epoch + 1}, state saved",
-                    "the same command with --resume goes on",
-                    signal=signal,
-                )
-        seconds = time.perf_counter() - started
-        score = evaluate(trainee.predict, trainee.module, validation, machine) if validation is not None else None
+            speed = seen / (time.perf_counter() - started)
+            self.run.progress.advance(1, {"epoch": position.epoch + 1, **_means(position.sums), "images/s": speed})
+            self._stop_if_asked()
+        self._end_epoch(seen, time.perf_counter() - started)
+
+    def _step(self, batch: Batch) -> dict[str, float]:
+        """One descent; its figures."""
+        step = self.position.epoch * self.batches + self.position.batch
+        factor = rate_factor(self.settings, step, self.steps, self.batches)
+        for param_group, group in zip(self.optimiser.param_groups, self.groups, strict=True):
+            param_group["lr"] = group.lr * factor
+        with self.machine.autocast():
+            losses = self.trainee.losses(batch, step / self.steps)
+        figures = {name: value.item() for name, value in losses.items()}
+        if not math.isfinite(figures["loss"]):
+            raise RunFailed(
+                f"{self.what}: the loss is {figures['loss']} at epoch {self.position.epoch + 1}, step {step + 1}",
+                "try a smaller --lr; --resume goes on from the last checkpoint, if there is one",
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        self.optimiser.step()
+        return figures
+
+    def _end_epoch(self, seen: int, seconds: float) -> None:
+        position = self.position
+        score = None
+        if self.validation is not None:
+            score = evaluate(self.trainee.predict, self.trainee.module, self.validation, self.machine)
+        last_step = (position.epoch + 1) * self.batches - 1
         record = {
-            "stage": what,
+            "stage": self.what,
             "epoch": position.epoch + 1,
-            "epochs": settings.epochs,
-            "lr": settings.lr * rate_factor(settings, (position.epoch + 1) * batches - 1, steps, batches),
+            "epochs": self.settings.epochs,
+            "lr": self.settings.lr * rate_factor(self.settings, last_step, self.steps, self.batches),
             **_means(position.sums),
             **({"val_accuracy": score.accuracy, "val_loss": score.loss} if score else {}),
             "images_per_second": seen / seconds,
             "seconds": seconds,
-            **trainee.figures(),
+            **self.trainee.figures(),
         }
         position.records.append(record)
-        run.log(record)
-        run.progress.finish(_line(record))
+        self.run.log(record)
+        self.run.progress.line(_line(record))
         position.epoch, position.batch, position.sums = position.epoch + 1, 0, {}
-        if settings.patience and score is not None and score.accuracy > position.best_accuracy:
+        if self.settings.patience and score is not None and score.accuracy > position.best_accuracy:
             position.best_epoch, position.best_accuracy = position.epoch, score.accuracy
-            best = snapshot(trainee.state())
-        if time.monotonic() - last_saved > CHECKPOINT_SECONDS:
-            save()
-            last_saved = time.monotonic()
-    if settings.patience and best:
-        copy_state(trainee.state(), best)
-        run.progress.note(f"{what}: keeps epoch {position.best_epoch} (val accuracy {position.best_accuracy:.2f} %)")
-    return position.records
+            self.best = snapshot(self.trainee.state())
 
+    def _patience_is_over(self) -> bool:
+        position, patience = self.position, self.settings.patience
+        return patience > 0 and position.best_epoch >= 0 and position.epoch - position.best_epoch >= patience
 
-def _patience_is_over(position: Position, settings: Settings) -> bool:
-    return (
-        bool(settings.patience)
-        and position.best_epoch >= 0
-        and position.epoch - position.best_epoch >= settings.patience
-    )
+    def _stop_if_asked(self) -> None:
+        signal = self.run.stop()
+        if signal is not None:
+            self._save()
+            raise Interrupted(
+                f"{self.what}: stopped in epoch {self.position.epoch + 1}, state saved",
+                "the same command with --resume goes on",
+                signal=signal,
+            )
+
+    def _save(self) -> None:
+        momentum = {}
+        for name, parameter in self._parameters().items():
+            buffer = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
+            if buffer is not None:
+                momentum[name] = buffer
+        checkpoint.save(
+            self.run.checkpoint,
+            identity=self.run.identity,
+            position=self.position,
+            model=self.trainee.state(),
+            best=self.best,
+            momentum=momentum,
+        )
+
+    def _restore(self) -> None:
+        self.position, saved = checkpoint.load(self.run.checkpoint, identity=self.run.identity)
+        copy_state(self.trainee.state(), saved["model"])
+        self.best = saved["best"]
+        for name, parameter in self._parameters().items():
+            if name in saved["momentum"]:
+                # in the parameter's own layout, as the optimiser would have made it
+                buffer = torch.empty_like(parameter).copy_(saved["momentum"][name])
+                self.optimiser.state[parameter]["momentum_buffer"] = buffer
+        where = f"epoch {self.position.epoch + 1}, batch {self.position.batch + 1}"
+        self.run.progress.note(f"{self.what}: goes on at {where}")
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for group in self.groups for name, parameter in group.parameters.items()}
 
 
 def _means(sums: Mapping[str, float]) -> dict[str, float]:

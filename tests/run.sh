@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Lint, types and tests from a bare checkout: makes .venv if it is not there, and needs nothing outside the checkout.
+#   ./tests/run.sh              everything
+#   ./tests/run.sh -k student   what pytest is given instead of the whole suite
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source examples/setup.sh
+setup_venv test,quickstart,tensorboard
+
+ruff check .
+ruff format --check .
+mypy
+python -m pytest "$@"
