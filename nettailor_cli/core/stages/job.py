@@ -72,7 +72,9 @@ class Workbench:
             self.preprocessing,
             batch_size=settings.batch_size,
             seed=settings.seed,
-            augmentation=Augmentation(kind=settings.augment, flip=settings.flip, jitter=settings.jitter),
+            augmentation=Augmentation(
+                kind=settings.augment, flip=settings.flip, scale=(settings.min_crop, 1.0), jitter=settings.jitter
+            ),
             shuffle=True,
             device=self.machine.device,
         )
