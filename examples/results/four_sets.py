@@ -65,16 +65,19 @@ def val_accuracy(document: dict[str, Any], name: str) -> float:
     return document["metrics"][name]["accuracy"]
 
 
-def one_run(name: str, options: list[str], seed: int, data: Path, weights: Path, out: Path) -> dict[str, Any]:
+def one_run(
+    name: str, options: list[str], seed: int, data: Path, weights: Path, out: Path, precision: str
+) -> dict[str, Any]:
     run, reference_run = out / f"{name}-{seed}", out / f"{name}-{seed}-reference"
     run.mkdir(parents=True, exist_ok=True)
     reference_run.mkdir(parents=True, exist_ok=True)
-    common = ["--backbone", "resnet18", "--weights", weights, "--data", data / name, "--seed", seed, *options]
+    common = ["--backbone", "resnet18", "--weights", weights, "--data", data / name, "--seed", seed]
+    common += ["--precision", precision, *options]
     reference = make(
         reference_run / "teacher.safetensors", "teach", *common, "--run", reference_run, "--epochs", REFERENCE
     )
     teacher = make(run / "teacher.safetensors", "teach", *common, "--run", run)
-    student = make(run / "student.safetensors", "tailor", "--run", run)
+    student = make(run / "student.safetensors", "tailor", "--run", run, "--precision", precision)
     images = reference["metrics"]["teacher"]["images"]
     wanted = val_accuracy(reference, "teacher") - max(TOLERANCE, 100 * 2 / images)
     tried: dict[int, dict[str, Any]] = {}
@@ -83,7 +86,7 @@ def one_run(name: str, options: list[str], seed: int, data: Path, weights: Path,
         k = CANDIDATES[(low + high) // 2]
         pruned, model = run / f"pruned{k}.safetensors", run / f"model{k}.safetensors"
         make(pruned, "prune", run / "student.safetensors", "--remove", k, "-o", pruned)
-        tried[k] = make(model, "finetune", pruned, "-o", model)
+        tried[k] = make(model, "finetune", pruned, "-o", model, "--precision", precision)
         if val_accuracy(tried[k], "model") >= wanted - 1e-9:
             low = CANDIDATES.index(k) + 1
         else:
@@ -152,12 +155,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/four_sets"))
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for seed in SEEDS:
         for name in arguments.sets:
-            rows.append(one_run(name, SETS[name], seed, arguments.data, arguments.weights, arguments.out))
+            row = one_run(name, SETS[name], seed, arguments.data, arguments.weights, arguments.out, arguments.precision)
+            rows.append(row)
             with (arguments.out / "results.csv").open("w", newline="") as stream:
                 writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
                 writer.writeheader()
