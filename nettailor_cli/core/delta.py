@@ -109,7 +109,7 @@ def read_document(path: Path) -> ModelDocument:
         )
     try:
         return ModelDocument.from_json(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileError(f"{path}: the metadata makes no sense: {error}") from error
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from nettailor_cli.core.errors import RunFailed, UsageError
+
+_WRONG_PLACE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG
+}  # fmt: skip
+"""What is wrong with the name or the rights, as against a disk that is full or failing."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -32,14 +38,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
         temporary = None
         _flush_directory(path.parent)
-    except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as error:
-        raise UsageError(
-            f"can't write {path}: {error.strerror or error}", "choose another place with --run or -o"
-        ) from error
     except OSError as error:
-        raise RunFailed(
-            f"can't write {path}: {error.strerror or error}", "free some space and start again with --resume"
-        ) from error
+        message = f"can't write {path}: {error.strerror or error}"
+        if error.errno in _WRONG_PLACE:
+            raise UsageError(message, "choose another place with --run or -o") from error
+        raise RunFailed(message, "free some space and start again with --resume") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):

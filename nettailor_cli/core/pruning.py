@@ -31,14 +31,12 @@ def prune(graph: Graph, remove: int, proxy_threshold: float) -> Pruned:
     `proxy_threshold` is in [0, 1] and is compared with the attention after the universal blocks are gone. Raises
     UsageError when `remove` is negative or so large that nothing would connect input and output.
     """
-    if not 0 <= proxy_threshold <= 1:
-        raise UsageError(f"--proxy-threshold {proxy_threshold:g} is not between 0 and 1")
+    _check_threshold(proxy_threshold)
     kept = len(graph.universal)
     if not 0 <= remove <= kept:
         raise UsageError(f"--remove {remove}: the student has {kept} universal blocks", f"choose 0 to {kept}")
-    ranked = sorted(graph.universal, key=lambda path: (path.alpha, path.sink))  # of equal ones the earlier goes
-    smaller = remove_blocks(graph, {path.sink for path in ranked[:remove]})
-    if not smaller.into(graph.last):
+    smaller = _without_weakest(graph, remove)
+    if smaller is None:
         raise UsageError(
             f"--remove {remove} would cut the output off from the input",
             "remove fewer blocks, or prune a student with more proxies (tailor --skips)",
@@ -51,16 +49,29 @@ def prune_to(graph: Graph, macs_share: float, proxy_threshold: float) -> Pruned:
 
     When none does, the one with the fewest MACs of all. `macs_share` is in (0, 1].
     """
+    _check_threshold(proxy_threshold)
     candidates: list[Pruned] = []
     for remove in range(len(graph.universal) + 1):
-        try:
-            pruned = prune(graph, remove, proxy_threshold)
-        except UsageError:
+        smaller = _without_weakest(graph, remove)
+        if smaller is None:
             break
+        pruned = Pruned(drop_weak_proxies(smaller, proxy_threshold), remove)
         if pruned.graph.cost.macs <= macs_share * graph.backbone.macs:
             return pruned
         candidates.append(pruned)
     return min(candidates, key=lambda pruned: pruned.graph.cost.macs)
+
+
+def _check_threshold(proxy_threshold: float) -> None:
+    if not 0 <= proxy_threshold <= 1:
+        raise UsageError(f"--proxy-threshold {proxy_threshold:g} is not between 0 and 1")
+
+
+def _without_weakest(graph: Graph, remove: int) -> Graph | None:
+    """`graph` without its `remove` weakest universal blocks; None when that would disconnect it."""
+    ranked = sorted(graph.universal, key=lambda path: (path.alpha, path.sink))  # of equal ones the earlier goes
+    smaller = remove_blocks(graph, {path.sink for path in ranked[:remove]})
+    return smaller if smaller.into(graph.last) else None
 
 
 def remove_blocks(graph: Graph, blocks: Collection[int]) -> Graph:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,19 @@ KEY = "nettailor"
 
 _HEADER_LIMIT = 100 * 2**20
 _DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_DTYPE_NAMES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+"""torch's names -> safetensors'."""
 
 
 def write_sealed(path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -34,9 +47,9 @@ def write_sealed(path: Path, content: Mapping[str, Any], tensors: Mapping[str, T
     from safetensors.torch import save
 
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    sealed = {**content, "tensors": {name: _sha256(_bytes_of(tensor)) for name, tensor in plain.items()}}
+    sealed = {**content, "tensors": {name: _digest_of_tensor(tensor) for name, tensor in plain.items()}}
     sealed["digest"] = _sha256(_canonical(sealed))
-    data = save(plain, metadata={KEY: json.dumps(sealed, allow_nan=False)})
+    data = save(plain, metadata={KEY: json.dumps(sealed, sort_keys=True, allow_nan=False)})
     write_atomically(path, lambda temporary: _write_bytes(temporary, data))
 
 
@@ -58,7 +71,11 @@ def read_content(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FileError(f"{path}: the metadata is damaged")
     claimed = content.pop("digest", None)
-    if claimed != _sha256(_canonical(content)):
+    try:
+        actual = _sha256(_canonical(content))
+    except (ValueError, RecursionError) as error:  # NaN or infinity, which we never write
+        raise FileError(f"{path}: the metadata is damaged") from error
+    if claimed != actual:
         raise FileError(f"{path}: the metadata is damaged (its digest does not match)", "copy or make the file again")
     _check_tensors(path, header, data_start, content.pop("tensors", None))
     return content
@@ -112,14 +129,15 @@ def _check_tensors(path: Path, header: Mapping[str, Any], data_start: int, diges
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     if not isinstance(digests, dict) or digests.keys() != entries.keys():
         raise FileError(f"{path} is damaged: its tensors are not those that its metadata list")
-    position = 0
+    position, available = 0, path.stat().st_size - data_start
     with path.open("rb") as stream:
         stream.seek(data_start)
         for name, entry in sorted(entries.items(), key=lambda item: _begin(path, item[1])):
             begin, end = entry["data_offsets"]
-            if begin != position or end < begin or end - begin != _size_of(path, entry):
+            fits = begin == position and begin <= end <= available and end - begin == _size_of(path, entry)
+            if not fits:
                 raise FileError(f"{path} is damaged: the tensor {name!r} is not where it should be")
-            if _sha256(stream.read(end - begin)) != digests[name]:
+            if _sha256(_shape_line(entry["dtype"], entry["shape"]) + stream.read(end - begin)) != digests[name]:
                 raise FileError(
                     f"{path} is damaged: the tensor {name!r} has changed (its digest does not match)",
                     "copy or make the file again",
@@ -150,6 +168,16 @@ def _bytes_of(tensor: Tensor) -> bytes:
     import torch
 
     return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _digest_of_tensor(tensor: Tensor) -> str:
+    dtype = _DTYPE_NAMES[str(tensor.dtype).removeprefix("torch.")]
+    return _sha256(_shape_line(dtype, tensor.shape) + _bytes_of(tensor))
+
+
+def _shape_line(dtype: str, shape: Sequence[int]) -> bytes:
+    """Stands before the bytes in a digest: the same bytes of another type or shape are another tensor."""
+    return f"{dtype} {'x'.join(map(str, shape))}\n".encode()
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:

@@ -141,7 +141,7 @@ def _in_home(wanted: BackboneName, home: Path, progress: Progress) -> tuple[Stor
     why = ""
     if not named and wanted.tag is None and of_arch:
         named, why = of_arch, f", the only {wanted.arch} there"
-    if len(named) > 1:
+    if len({stored.fingerprint for stored in named}) > 1:  # the same weights under two names are no choice to make
         several = "; ".join(f"{stored.name} {stored.short}" for stored in named)
         raise UsageError(
             f"{wanted} could be any of {len(named)} backbones in {folder(home)}: {several}",

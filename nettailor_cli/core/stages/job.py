@@ -15,7 +15,7 @@ from torch import nn
 from nettailor_cli.core import delta
 from nettailor_cli.core.data import Augmentation, Batches, Dataset, Pictures, load_pictures, read_dataset
 from nettailor_cli.core.delta import ModelDocument
-from nettailor_cli.core.errors import UsageError
+from nettailor_cli.core.errors import DataError, UsageError
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
@@ -90,16 +90,19 @@ class Workbench:
         }
 
 
-def open_workbench(
-    job: Job, data: Path, settings: Settings, preprocessing: Preprocessing, classes: Sequence[str] | None = None
-) -> Workbench:
-    """Settle the machine; read, check and decode the pictures under `data`. Raises DataError before any training."""
-    machine = settle_machine(job, settings)
+def find_pictures(data: Path, settings: Settings, classes: Sequence[str] | None = None) -> Dataset:
+    """What is in the folder `data`, split as `settings` say; no picture is opened yet. Raises DataError."""
     dataset = read_dataset(
         data, seed=settings.seed, group=settings.group, classes=classes, val_fraction=settings.val_fraction
     )
     if not dataset.splits.get("train"):
-        raise UsageError(f"{data} has no pictures to train on", "training needs DIR/train/CLASS or DIR/CLASS folders")
+        raise DataError(f"{data} has no pictures to train on", "training needs DIR/train/CLASS or DIR/CLASS folders")
+    return dataset
+
+
+def open_workbench(job: Job, dataset: Dataset, settings: Settings, preprocessing: Preprocessing) -> Workbench:
+    """Settle the machine; check and decode the pictures of `dataset`. Raises DataError before any training."""
+    machine = settle_machine(job, settings)
     job.progress.note(
         f"data: {dataset.root.name}, {len(dataset.classes)} classes, "
         + ", ".join(f"{len(examples)} {split}" for split, examples in dataset.splits.items())

@@ -22,7 +22,7 @@ from nettailor_cli.core.models import load_model, load_teacher
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.settings import CARRIED, FINETUNE, TAILOR, TEACH, Settings, fields_of, resolve
 from nettailor_cli.core.stages.finetune import finetune
-from nettailor_cli.core.stages.job import Job, Workbench, open_workbench, ready_to_write
+from nettailor_cli.core.stages.job import Job, Workbench, find_pictures, open_workbench, ready_to_write
 from nettailor_cli.core.stages.tailor import tailor
 from nettailor_cli.core.stages.teach import teach
 from nettailor_cli.core.student import Student
@@ -39,8 +39,10 @@ def start_teach(job: Job) -> ModelDocument:
     if not ready_to_write(job, TEACH, job.run.teacher):
         return delta.read_document(job.run.teacher)
     settings = _settings(job, TEACH, {})
-    backbone, data = _backbone_and_data(job)
-    bench = open_workbench(job, data, settings, backbone.preprocessing)
+    # the folder first: a slip of the pen there should not cost a download
+    dataset = find_pictures(_data(job), settings)
+    backbone = _backbone(job)
+    bench = open_workbench(job, dataset, settings, backbone.preprocessing)
     return teach(job, backbone, settings, bench)
 
 
@@ -49,8 +51,10 @@ def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = Fa
     if not ready_to_write(job, TAILOR, job.run.student):
         return delta.read_document(job.run.student)
     settings = _settings(job, TAILOR, job.run.read().get(TEACH, {}))
-    backbone, data = _backbone_and_data(job)
-    bench = open_workbench(job, data, settings, backbone.preprocessing)
+    # the folder first: a slip of the pen there should not cost a download
+    dataset = find_pictures(_data(job), settings)
+    backbone = _backbone(job)
+    bench = open_workbench(job, dataset, settings, backbone.preprocessing)
     if no_teacher:
         return tailor(job, backbone, None, None, NO_TEACHER, settings, bench)
     if teacher is None:
@@ -72,8 +76,8 @@ def start_finetune(
         raise FileError(f"{pruned} is a teacher: it is fine-tuned already", "finetune takes what prune or tailor wrote")
     document = model.document
     settings = _settings(job, FINETUNE, document.settings.get(TAILOR, {}))
-    data = _data(job)
-    bench = open_workbench(job, data, settings, document.preprocessing, classes=document.classes)
+    dataset = find_pictures(_data(job), settings, classes=document.classes)
+    bench = open_workbench(job, dataset, settings, document.preprocessing)
     without = no_teacher or (teacher is None and document.settings.get(TAILOR, {}).get("teacher") is False)
     network: Teacher | None = None
     if not without:
@@ -101,8 +105,8 @@ def _settings(job: Job, stage: str, carried: Mapping[str, Any]) -> Settings:
     return resolve(stage, flags=job.flags, config=job.config, preset=job.preset, carried=carried)
 
 
-def _backbone_and_data(job: Job) -> tuple[Backbone, Path]:
-    """Find both and note them in run.toml, for the run's later commands."""
+def _backbone(job: Job) -> Backbone:
+    """Find the backbone and note it in run.toml, for the run's later commands."""
     earlier = job.run.read().get("run", {})
     name = job.backbone or earlier.get("backbone")
     if name is None:
@@ -126,17 +130,16 @@ def _backbone_and_data(job: Job) -> tuple[Backbone, Path]:
     )
     if size is not None:
         backbone.preprocessing = Preprocessing.from_json({**backbone.preprocessing.to_json(), "size": size})
-    data = _data(job)
     job.run.record(
         "run",
         {
             "backbone": backbone.name,
             "fingerprint": backbone.fingerprint,
-            "data": str(data.resolve()),
+            "data": str(_data(job).resolve()),
             "preprocessing": backbone.preprocessing.to_json(),
         },
     )
-    return backbone, data
+    return backbone
 
 
 def _data(job: Job) -> Path:
@@ -145,7 +148,6 @@ def _data(job: Job) -> Path:
     earlier = job.run.read().get("run", {}).get("data")
     if earlier is None:
         raise UsageError("which pictures?", "name their folder with --data DIR")
-    job.progress.note(f"data: {earlier} (from {job.run.toml})")
     return Path(earlier)
 
 

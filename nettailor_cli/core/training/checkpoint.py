@@ -57,7 +57,7 @@ def load(path: Path, *, identity: Mapping[str, Any]) -> tuple[Position, dict[str
     Raises FileError when the file is damaged or belongs to a run with another `identity`.
     """
     content = read_content(path)
-    if content.get("checkpoint") != FORMAT:
+    if content.get("checkpoint") != FORMAT or not isinstance(content.get("identity"), dict):
         raise FileError(f"{path} is not a checkpoint of this version", "start again with --force")
     if content["identity"] != identity:
         changed = sorted(k for k in {*content["identity"], *identity} if content["identity"].get(k) != identity.get(k))

@@ -18,5 +18,4 @@ def rate_factor(settings: Settings, step: int, steps: int, steps_per_epoch: int)
         return (step + 1) / rising
     if settings.schedule == "step":
         return 0.1 ** (step // (settings.step_epochs * steps_per_epoch))
-    # the rise ends on the peak itself, so the fall starts just below it and ends just above 0
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))

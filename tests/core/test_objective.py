@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nettailor_cli.core.objective import hint, warm_up
+
+
+def full(value: float, *shape: int) -> torch.Tensor:
+    return torch.full(shape, float(value))
+
+
+def test_the_hint_is_mean_squared_errors_summed_over_nodes_and_logits_per_node() -> None:
+    student = [full(9, 2, 1, 4, 4), full(1, 2, 3, 4, 4), full(2, 2, 5, 2, 2)]
+    teacher = [full(0, 2, 1, 4, 4), full(3, 2, 3, 4, 4), full(2.5, 2, 5, 2, 2)]
+    logits, wanted = torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 0.0]])
+    # (1-3)^2 = 4; (2-2.5)^2 = 0.25; logits (0 + 1 + 4 + 0) / 4 = 1.25; two nodes; the stem's does not count
+    assert hint(student, logits, teacher, wanted).item() == pytest.approx((4 + 0.25 + 1.25) / 2)
+
+
+def test_a_node_is_a_mean_over_all_its_elements() -> None:
+    x = torch.zeros(2, 1, 1, 2)
+    x[0, 0, 0, 1] = 4.0
+    value = hint([x, x], torch.zeros(2, 3), [x, torch.zeros_like(x)], torch.zeros(2, 3))
+    assert value.item() == pytest.approx(16 / 4)
+
+
+def test_nodes_that_are_gone_are_neither_summed_nor_counted() -> None:
+    student = [full(0, 1, 1, 2, 2), None, full(1, 1, 1, 2, 2), None, full(3, 1, 1, 1, 1)]
+    teacher = [full(0, 1, 1, 2, 2)] * 4 + [full(0, 1, 1, 1, 1)]
+    assert hint(student, full(0, 1, 2), teacher, full(1, 1, 2)).item() == pytest.approx((1 + 9 + 1) / 2)
+
+
+def test_the_hint_is_zero_for_the_teacher_itself_and_refuses_other_depths() -> None:
+    nodes = [torch.randn(1, 2, 3, 3) for _ in range(4)]
+    logits = torch.randn(1, 5)
+    assert hint(nodes, logits, nodes, logits).item() == 0
+    with pytest.raises(ValueError):
+        hint(nodes, logits, nodes[:-1], logits)
+
+
+def test_the_hint_is_computed_in_float32() -> None:
+    student = [full(0, 1, 1, 1, 1).bfloat16(), full(256, 1, 1, 1, 1).bfloat16()]
+    teacher = [full(0, 1, 1, 1, 1), full(257, 1, 1, 1, 1)]  # 257 is no bfloat16
+    assert hint(student, full(0, 1, 1).bfloat16(), teacher, full(0, 1, 1)).item() == 1.0
+
+
+def test_the_hints_gradient_is_twice_the_error_over_elements_and_nodes() -> None:
+    x = full(1, 1, 1, 2, 2).requires_grad_()
+    logits = full(3, 1, 2).requires_grad_()
+    hint([full(0, 1), x, x.detach()], logits, [full(0, 1), 0 * x.detach(), x.detach()], full(0, 1, 2)).backward()
+    assert x.grad is not None
+    assert logits.grad is not None
+    assert x.grad.flatten().tolist() == pytest.approx([2 * 1 / 4 / 2] * 4)
+    assert logits.grad.flatten().tolist() == pytest.approx([2 * 3 / 2 / 2] * 2)
+
+
+@pytest.mark.parametrize(
+    ("share", "done", "factor"),
+    [(0.3, 0.0, 0.0), (0.3, 0.15, 0.5), (0.3, 0.3, 1.0), (0.3, 0.9, 1.0), (0.0, 0.0, 1.0), (1.0, 0.25, 0.25)],
+)
+def test_gamma1_rises_in_a_line_over_its_share_of_the_steps(share: float, done: float, factor: float) -> None:
+    assert warm_up(3.0, share, done) == pytest.approx(3.0 * factor)
