@@ -71,7 +71,7 @@ def show_summary(console: Console, document: ModelDocument) -> None:
         ("blocks", str(len(graph.universal)), str(graph.last), 1 - len(graph.universal) / graph.last),
     )
     for name, own, theirs, removed in rows:
-        table.add_row(name, own, theirs, f"{100 * removed:.1f} %")
+        table.add_row(name, own, theirs, f"{100 * removed:.1f} %" if removed >= 0 else f"{-100 * removed:.1f} % more")
     console.print(table)
     task, universal = graph.task_cost, graph.universal_cost
     console.print(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nettailor_cli.core import delta
-from nettailor_cli.core.backbones.backbone import Backbone, from_state, head_state
+from nettailor_cli.core.backbones.backbone import from_state, head_state
+from nettailor_cli.core.backbones.catalog import parse_name
 from nettailor_cli.core.backbones.store import find_by_fingerprint
 from nettailor_cli.core.backbones.weights_file import read_weights
 from nettailor_cli.core.delta import ModelDocument
@@ -66,8 +67,10 @@ def load_model(path: Path, *, home: Path, progress: Progress) -> Model:
     return Model(document, student.eval())
 
 
-def load_teacher(path: Path, backbone: Backbone, classes: tuple[str, ...]) -> tuple[Teacher, ModelDocument | None]:
-    """The teacher in `path`, for students of `backbone` and `classes`, and its document if the file is one of ours.
+def load_teacher(
+    path: Path, backbone: str, preprocessing: Preprocessing, classes: tuple[str, ...]
+) -> tuple[Teacher, ModelDocument | None]:
+    """The teacher in `path`, for students of the ARCH.TAG `backbone`, and its document if the file is one of ours.
 
     A file that is not ours holds torchvision's tensors of the same architecture with a classifier, whose outputs are
     taken to be in the order of `classes`. Raises FileError when the file is damaged or for something else.
@@ -76,18 +79,19 @@ def load_teacher(path: Path, backbone: Backbone, classes: tuple[str, ...]) -> tu
         document, tensors = delta.read(path)
         if document.stage != delta.TEACHER:
             raise FileError(f"{path} is not a teacher but a {document.stage}", "nettailor teach makes a teacher")
-        if backbone.arch != document.backbone.split(".")[0]:
-            raise FileError(f"{path} is a {document.backbone}; a teacher of {backbone.arch} is needed")
+        arch = parse_name(backbone).arch
+        if parse_name(document.backbone).arch != arch:
+            raise FileError(f"{path} is a {document.backbone}; a teacher of {arch} is needed")
         if document.classes != classes:
             raise FileError(f"{path} knows other classes than the data", "teach again for this data: nettailor teach")
-        own, given = backbone.preprocessing, document.preprocessing
-        if (own.mean, own.std) != (given.mean, given.std):
+        given = document.preprocessing
+        if (preprocessing.mean, preprocessing.std) != (given.mean, given.std):
             raise FileError(
                 f"{path} was made for other mean and std than the backbone's", "teach again: nettailor teach"
             )
         return _teacher_from(path, document.backbone, tensors, document.preprocessing, len(document.classes)), document
     tensors, _ = read_weights(path)
-    return _teacher_from(path, backbone.name, tensors, backbone.preprocessing, len(classes)), None
+    return _teacher_from(path, backbone, tensors, preprocessing, len(classes)), None
 
 
 def _teacher_from(

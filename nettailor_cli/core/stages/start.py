@@ -61,7 +61,7 @@ def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = Fa
         teacher = job.run.teacher
         if not teacher.exists() or not _fits(job, backbone, bench):
             _teach_first(job, backbone, settings, bench)
-    network, document = load_teacher(teacher, backbone, bench.dataset.classes)
+    network, document = load_teacher(teacher, backbone.name, backbone.preprocessing, bench.dataset.classes)
     return tailor(job, backbone, network, document, _digest(teacher), settings, bench)
 
 
@@ -84,11 +84,7 @@ def start_finetune(
         teacher = teacher or job.run.teacher
         if not teacher.exists():
             raise UsageError(f"there is no teacher at {teacher}", "name one with --teacher FILE, or say --no-teacher")
-        backbone = find_by_fingerprint(
-            document.fingerprint, name=document.backbone, home=job.home, progress=job.progress
-        )
-        backbone.preprocessing = document.preprocessing
-        network, _ = load_teacher(teacher, backbone, document.classes)
+        network, _ = load_teacher(teacher, document.backbone, document.preprocessing, document.classes)
     digest = NO_TEACHER if teacher is None or without else _digest(teacher)
     return finetune(job, document, model.network, network, digest, settings, bench, output)
 
