@@ -1,5 +1,7 @@
 """python -m nettailor_cli"""
 
+import os
+import sys
 import warnings
 
 from nettailor_cli.cli.app import app
@@ -9,6 +11,9 @@ def main() -> None:
     """The console script `nettailor`."""
     # Pillow warns of oddities inside pictures that it reads all the same; what it can't read is our error
     warnings.filterwarnings("ignore", module="PIL")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (>&-)
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     app()
 
 

@@ -37,6 +37,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a full disk or a reader that has gone can still be told
         except (typer.Exit, typer.Abort):
             raise
         except BrokenPipeError:
@@ -57,7 +59,7 @@ def _explain(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, NettailorError):
         return error.message, error.hint, exit_code(error)
     if isinstance(error, KeyboardInterrupt):
-        return "stopped", "", 128 + signal.SIGINT
+        return "stopped", "", 128 + getattr(error, "signal", signal.SIGINT)
     text = str(error).strip().split("\n")[0]
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
         return f"out of memory: {text}", "try a smaller --batch-size, --size or --memory-limit", UNEXPECTED

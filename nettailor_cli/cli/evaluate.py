@@ -71,5 +71,5 @@ def evaluate(
                 console.print(f"top-{k} {share:.2f} %")
 
     output.result(document, show)
-    if min_accuracy is not None and score.accuracy < min_accuracy:
+    if min_accuracy is not None and not score.accuracy >= min_accuracy:  # NaN is no gate to pass
         raise GateNotMet(f"accuracy {score.accuracy:.2f} % is below --min-accuracy {min_accuracy:g}")

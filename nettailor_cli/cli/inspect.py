@@ -12,8 +12,10 @@ from rich.text import Text
 
 from nettailor_cli.cli import options
 from nettailor_cli.cli.output import Output, harmless
-from nettailor_cli.core.delta import ModelDocument, read_document
+from nettailor_cli.core.delta import STAGES, ModelDocument, read_document
 from nettailor_cli.core.graph import Cost
+
+STEPS = ("teach", "tailor", "prune", "finetune")
 
 
 def inspect(
@@ -77,7 +79,8 @@ def show_summary(console: Console, document: ModelDocument) -> None:
     console.print(
         f"{_millions(universal.parameters)} universal parameters, {_millions(task.parameters)} this task's own"
     )
-    for name, metric in document.metrics.items():
+    for name in (stage for stage in STAGES if stage in document.metrics):
+        metric = document.metrics[name]
         measured = (
             f"{metric['accuracy']:.2f} % on {metric['split']} ({metric['images']} images), loss {metric['loss']:.3f}"
         )
@@ -114,7 +117,7 @@ def _nodes(document: ModelDocument) -> Table:
             _millions(own.parameters) if proxies else "",
             _macs(cost.macs),
         )
-    table.add_row("", "classifier", "", "", "", _millions(graph.head.parameters), _macs(graph.head.macs))
+    table.add_row("", "head", "", "", "", _millions(graph.head.parameters), _macs(graph.head.macs))
     return table
 
 
@@ -123,6 +126,7 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
     shown = ", ".join(names[:8]) + (f", ... ({len(names) - 8} more)" if len(names) > 8 else "")
     pre = document.preprocessing
     images = ", ".join(f"{count} {split}" for split, count in document.data.get("images", {}).items())
+    steps = [step for step in STEPS if step in document.settings]
     seeds = {settings.get("seed") for settings in document.settings.values() if "seed" in settings}
     lines = (
         ("backbone", f"{document.backbone}, fingerprint {document.fingerprint[:12]}"),
@@ -131,7 +135,7 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
         ("data", f"{document.data.get('name', '?')}: {images}, digest {str(document.data.get('digest', '?'))[:12]}"),
         (
             "made by",
-            f"nettailor {document.package}: {' > '.join(document.settings)}, seed {', '.join(map(str, seeds))}",
+            f"nettailor {document.package}: {' > '.join(steps)}, seed {', '.join(map(str, seeds))}",
         ),
         ("file", f"{file.stat().st_size / 1e6:.2f} MB, digests checked"),
     )

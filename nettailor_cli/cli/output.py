@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
 from rich.text import Text
@@ -31,6 +31,9 @@ def harmless(text: object) -> str:
 
 class Output:
     """Where a command's words go. Is a `core.progress.Progress`, so that the engine can report through it."""
+
+    _showing: ClassVar[Output | None] = None
+    """Whose bars are up: an error is shown by another Output, which has to take them off first."""
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
@@ -68,6 +71,7 @@ class Output:
         if self._bars is None:
             self._bars = _bars(self.err)
             self._bars.start()
+            Output._showing = self
         self._task = self._bars.add_task(what, total=total, figures="")
 
     def advance(self, units: int = 1, figures: Mapping[str, float] | None = None) -> None:
@@ -92,7 +96,8 @@ class Output:
             self._bars = None
 
     def error(self, message: str, hint: str = "") -> None:
-        self.close()
+        if Output._showing is not None:
+            Output._showing.close()
         lines = "\n".join(harmless(line) for line in message.split("\n"))
         self._print(Text.assemble(("error: ", "bold red"), lines))
         if hint:
@@ -103,9 +108,16 @@ class Output:
         self.err.print(text, soft_wrap=True)
 
 
+class _Console(Console):
+    """rich's own would exit with 1 when nobody reads any more; that is `reports_errors`'s to decide."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console(stream: Any) -> Console:
     width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    return _Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def _bars(console: Console) -> Bars:

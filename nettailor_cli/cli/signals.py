@@ -5,7 +5,13 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-from nettailor_cli.core.errors import Interrupted
+
+class StopNow(KeyboardInterrupt):
+    """Raised by the handler, wherever the program happens to be: no `except Exception` may take it for its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("stopped")
+        self.signal = number
 
 
 class StopRequest:
@@ -24,5 +30,5 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self._training or self._asked is not None:  # nothing to save yet, or asked a second time
-            raise Interrupted("stopped", signal=number)
+            raise StopNow(number)
         self._asked = number

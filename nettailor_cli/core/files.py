@@ -49,6 +49,20 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
                 temporary.unlink()
 
 
+def check_place(path: Path) -> None:
+    """Raises UsageError when it can be seen beforehand that `path` can't be written: hours of training may follow."""
+    hint = "choose another place with --run or -o"
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if path.is_dir():
+        raise UsageError(f"can't write {path}: it is a folder", hint)
+    if not folder.is_dir():
+        raise UsageError(f"can't write {path}: {folder} is not a folder", hint)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"can't write {path}: no permission to write in {folder}", hint)
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_atomically` for a text, in UTF-8."""
     write_atomically(path, lambda temporary: _write_bytes(temporary, text.encode("utf-8")))

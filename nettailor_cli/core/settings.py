@@ -249,8 +249,10 @@ def read_config(path: Path, stage: str) -> dict[str, Any]:
         raise UsageError(f"can't read the config file {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the config file {path} is not TOML: {error}") from error
-    tables = {name: document.pop(name) for name in (*STAGES, "run") if isinstance(document.get(name), dict)}
-    tables.pop("run", None)  # what a run.toml says of itself (data, backbone, reasons) is no setting
+    for name in ("run", "prune"):  # what a run.toml says of these is no setting of a training stage
+        if isinstance(document.get(name), dict):
+            del document[name]
+    tables = {name: document.pop(name) for name in STAGES if isinstance(document.get(name), dict)}
     for where, table in (("", document), *tables.items()):
         for key in table:
             if key not in FIELDS or (where and key not in fields_of(where)):

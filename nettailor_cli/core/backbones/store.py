@@ -78,13 +78,15 @@ def find_by_fingerprint(fingerprint: str, *, name: str, home: Path, progress: Pr
         progress.note(f"backbone {same[0].name}, fingerprint {fingerprint[:SHORT]}, from {same[0].path}")
         return _load(same[0])
     needed = f"this file needs the backbone {name} with fingerprint {fingerprint[:SHORT]}"
+    others = [f"{s.name} {s.short}" for s in _whole(home) if s.parsed.arch == wanted.arch]
+    there = f" (there: {', '.join(others)})" if others else ""
     hint = f"nettailor backbones fetch {name} --weights FILE imports it from the weights file that it was made from"
     if wanted.tag not in catalog.torchvision_tags(wanted.arch):
-        raise FileError(f"{needed}, which is not in {folder(home)}", hint)
+        raise FileError(f"{needed}, which is not in {folder(home)}{there}", hint)
     try:
         backbone = _from_torchvision(wanted, home, None, None, progress).backbone
     except UsageError as error:
-        raise FileError(f"{needed}, which is not in {folder(home)}: {error.message}", error.hint) from error
+        raise FileError(f"{needed}, which is not in {folder(home)}{there}: {error.message}", error.hint) from error
     if backbone.fingerprint != fingerprint:
         raise FileError(f"{needed}; torchvision's {name} has {backbone.fingerprint[:SHORT]}", hint)
     progress.note(f"backbone {name}, fingerprint {fingerprint[:SHORT]}, downloaded from torchvision")

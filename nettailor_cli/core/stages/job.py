@@ -13,13 +13,16 @@ import torch
 from torch import nn
 
 from nettailor_cli.core import delta
+from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.data import Augmentation, Batches, Dataset, Pictures, load_pictures, read_dataset
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import DataError, UsageError
+from nettailor_cli.core.files import check_place
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.settings import Settings, to_document
+from nettailor_cli.core.training.checkpoint import check
 from nettailor_cli.core.training.evaluate import evaluate
 from nettailor_cli.core.training.loop import Run, Trainee, train
 from nettailor_cli.core.training.precision import Machine, choose_machine
@@ -157,23 +160,30 @@ def carry_out(
     settings: Settings,
     *,
     identity: dict[str, Any],
+    about: Mapping[str, Any] | None = None,
     finish: Callable[[dict[str, Any]], tuple[ModelDocument, dict[str, torch.Tensor]]],
 ) -> ModelDocument:
     """Train, measure on val in fp32, write `output`, drop the checkpoint.
 
-    `finish` turns the metrics into what the file holds. Raises as `training.loop.train` does.
+    `about` goes into run.toml's table [run], for the run's later commands; nothing is noted there before everything
+    was found to fit. `finish` turns the metrics into what the file holds. Raises as `training.loop.train` does.
     """
     resolved = replace(settings, device=bench.machine.device.type, precision=bench.machine.precision)
-    job.run.record(stage, to_document(resolved, stage))
     checkpoint = job.run.checkpoint(stage, output)
+    identity = {
+        "stage": stage,
+        "data": bench.dataset.digest,
+        **_lasting(to_document(resolved, stage)),
+        **identity,
+    }
+    if job.resume and checkpoint.exists():
+        check(checkpoint, identity=identity)
+    if about is not None:
+        job.run.record("run", about)
+    job.run.record(stage, to_document(resolved, stage))
     run = Run(
         checkpoint=checkpoint,
-        identity={
-            "stage": stage,
-            "data": bench.dataset.digest,
-            **_lasting(to_document(resolved, stage)),
-            **identity,
-        },
+        identity=identity,
         resume=job.resume,
         progress=job.progress,
         log=_logger(job),
@@ -203,6 +213,16 @@ def _logger(job: Job) -> Callable[[dict[str, Any]], None]:
     return log
 
 
+def run_table(backbone: Backbone, bench: Workbench) -> dict[str, Any]:
+    """What run.toml says of the run as a whole."""
+    return {
+        "backbone": backbone.name,
+        "fingerprint": backbone.fingerprint,
+        "data": str(bench.dataset.root.resolve()),
+        "preprocessing": backbone.preprocessing.to_json(),
+    }
+
+
 def ready_to_write(job: Job, stage: str, output: Path) -> bool:
     """Whether there is anything to do: False when --resume finds the work finished.
 
@@ -212,6 +232,7 @@ def ready_to_write(job: Job, stage: str, output: Path) -> bool:
         job.progress.note(f"{output} is finished already")
         return False
     refuse_to_overwrite(output, force=job.force)
+    check_place(output)
     if job.run.checkpoint(stage, output).exists() and not (job.resume or job.force):
         raise UsageError(f"{job.run.path} has an unfinished {stage}", "--resume goes on with it, --force starts again")
     return True

@@ -12,7 +12,7 @@ from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.pruning import Pruned, prune, prune_to
-from nettailor_cli.core.run import refuse_to_overwrite
+from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +59,9 @@ def prune_file(
         metrics={name: metric for name, metric in document.metrics.items() if name != delta.MODEL},
     )
     delta.write(output, smaller, surviving_tensors(document.graph, pruned.graph, tensors))
+    run = RunDirectory(student.parent)
+    if run.toml.exists():
+        run.record("prune", smaller.settings["prune"])
     return PruneResult(smaller, pruned.removed, chosen=remove is None)
 
 

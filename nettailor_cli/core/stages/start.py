@@ -94,7 +94,8 @@ def _settings(job: Job, stage: str, carried: Mapping[str, Any]) -> Settings:
     if job.resume:
         started = job.run.read().get(stage)
         if started is None:
-            job.progress.note(f"nothing to resume in {job.run.path}: starts from the beginning")
+            if not job.run.checkpoint(TEACH, job.run.teacher).exists():  # else that is what goes on
+                job.progress.note(f"nothing to resume in {job.run.path}: starts from the beginning")
         else:
             flags = {**started, **{name: value for name, value in job.flags.items() if value is not None}}
             return resolve(stage, flags={name: flags[name] for name in flags if name in fields_of(stage)})
@@ -102,7 +103,7 @@ def _settings(job: Job, stage: str, carried: Mapping[str, Any]) -> Settings:
 
 
 def _backbone(job: Job) -> Backbone:
-    """Find the backbone and note it in run.toml, for the run's later commands."""
+    """The backbone that was named, or the run's own."""
     earlier = job.run.read().get("run", {})
     name = job.backbone or earlier.get("backbone")
     if name is None:
@@ -126,15 +127,6 @@ def _backbone(job: Job) -> Backbone:
     )
     if size is not None:
         backbone.preprocessing = Preprocessing.from_json({**backbone.preprocessing.to_json(), "size": size})
-    job.run.record(
-        "run",
-        {
-            "backbone": backbone.name,
-            "fingerprint": backbone.fingerprint,
-            "data": str(_data(job).resolve()),
-            "preprocessing": backbone.preprocessing.to_json(),
-        },
-    )
     return backbone
 
 

@@ -24,6 +24,7 @@ from nettailor_cli.core.stages.job import (
     Workbench,
     carry_out,
     generator_for,
+    run_table,
     stage_settings,
     to_machine,
 )
@@ -138,4 +139,14 @@ def tailor(
         "preprocessing": backbone.preprocessing.to_json(),
         "teacher": teacher_digest,
     }
-    return carry_out(job, TAILOR, output, trainee, bench, settings, identity=identity, finish=finish)
+    return carry_out(
+        job,
+        TAILOR,
+        output,
+        trainee,
+        bench,
+        settings,
+        identity=identity,
+        about=run_table(backbone, bench),
+        finish=finish,
+    )

@@ -19,6 +19,7 @@ from nettailor_cli.core.stages.job import (
     Workbench,
     carry_out,
     generator_for,
+    run_table,
     stage_settings,
     to_machine,
 )
@@ -81,5 +82,6 @@ def teach(job: Job, backbone: Backbone, settings: Settings, bench: Workbench) ->
 
     return carry_out(
         job, TEACH, output, TeachTrainee(teacher, settings), bench, settings,
-        identity={"backbone": backbone.fingerprint, "preprocessing": backbone.preprocessing.to_json()}, finish=finish,
+        identity={"backbone": backbone.fingerprint, "preprocessing": backbone.preprocessing.to_json()},
+        about=run_table(backbone, bench), finish=finish,
     )  # fmt: skip

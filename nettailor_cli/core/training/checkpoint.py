@@ -51,11 +51,8 @@ def save(
     write_sealed(path, {"checkpoint": FORMAT, "identity": identity, "position": vars(position)}, tensors)
 
 
-def load(path: Path, *, identity: Mapping[str, Any]) -> tuple[Position, dict[str, dict[str, Tensor]]]:
-    """The position and the groups "model", "best" and "momentum" of the checkpoint; restores the random states.
-
-    Raises FileError when the file is damaged or belongs to a run with another `identity`.
-    """
+def check(path: Path, *, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What the checkpoint says. Raises FileError when it is damaged or belongs to a run with another `identity`."""
     content = read_content(path)
     if content.get("checkpoint") != FORMAT or not isinstance(content.get("identity"), dict):
         raise FileError(f"{path} is not a checkpoint of this version", "start again with --force")
@@ -65,6 +62,15 @@ def load(path: Path, *, identity: Mapping[str, Any]) -> tuple[Position, dict[str
             f"the run was started with other settings: {', '.join(changed)}",
             "give the same ones to --resume, or start again with --force",
         )
+    return content
+
+
+def load(path: Path, *, identity: Mapping[str, Any]) -> tuple[Position, dict[str, dict[str, Tensor]]]:
+    """The position and the groups "model", "best" and "momentum" of the checkpoint; restores the random states.
+
+    Raises as `check` does.
+    """
+    content = check(path, identity=identity)
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "momentum": {}, "random": {}}
     for name, tensor in read_tensors(path).items():
         group, _, rest = name.partition("/")

@@ -173,7 +173,12 @@ class _Loop:
         position = self.position
         score = None
         if self.validation is not None:
-            score = evaluate(self.trainee.predict, self.trainee.module, self.validation, self.machine)
+            try:
+                score = evaluate(self.trainee.predict, self.trainee.module, self.validation, self.machine)
+            except RunFailed as error:
+                raise RunFailed(
+                    f"{self.what}: after epoch {position.epoch + 1}, {error.message}", error.hint
+                ) from error
         last_step = (position.epoch + 1) * self.batches - 1
         record = {
             "stage": self.what,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from nettailor_cli.core.errors import UsageError
 
+PRECISIONS = ("auto", "fp32", "bf16")
 _PAYS = 1.2
 """bf16 has to be this much faster than fp32 to be chosen: below, its rounding buys nothing worth having."""
 
@@ -62,6 +63,8 @@ def choose_device(device: str) -> tuple[torch.device, str]:
 
 def choose_machine(device: str, precision: str) -> Machine:
     """Resolve `--device` and `--precision`. "auto" precision times one convolution both ways on a CPU."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision} is unknown", "choose " + ", ".join(PRECISIONS))
     where, why_device = choose_device(device)
     if precision != "auto":
         return Machine(where, precision == "bf16", f"{where} ({why_device}), {precision} (as asked)")

@@ -1,0 +1,117 @@
+"""Start-up: what is imported and how long it takes; help; unknown commands and flags."""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from nettailor_cli._version import __version__
+from tests.cli.helpers import Workshop, command, nettailor, ok, process, refuses
+
+HEAVY = ("torch", "torchvision", "numpy", "PIL", "safetensors", "fvcore", "tensorboard")
+COMMANDS = ("teach", "tailor", "prune", "finetune", "inspect", "evaluate", "predict", "backbones")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--help",),
+        ("--version",),
+        ("teach", "--help"),
+        ("predict", "--help"),
+        ("inspect", "MODEL"),
+        ("inspect", "MODEL", "--json"),
+        ("backbones", "list"),
+    ],
+    ids=" ".join,
+)
+def test_starts_without_the_heavy_modules(shop: Workshop, args: tuple[str, ...]) -> None:
+    arguments = [str(shop.run / "model.safetensors") if arg == "MODEL" else arg for arg in args]
+    code = (
+        "import sys\n"
+        "from nettailor_cli.cli.app import app\n"
+        "try:\n"
+        f"    app({arguments!r})\n"
+        "except SystemExit as exit:\n"
+        "    assert not exit.code, exit.code\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == "[]\n"
+    assert done.stdout
+
+
+def test_inspect_takes_little_time(shop: Workshop) -> None:
+    """Under 0.3 s of CPU, the process's start included; the best of five, for a machine that does other things too."""
+    times = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command("inspect", shop.run / "model.safetensors"), capture_output=True, check=True, timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if times[-1] < 0.3:
+            break
+    assert min(times) < 0.3, times
+
+
+def test_version() -> None:
+    assert ok("--version").out == f"nettailor {__version__}\n"
+    assert process("--version").stdout == f"nettailor {__version__}\n"
+
+
+def test_help_names_every_command() -> None:
+    out = ok("--help").out
+    for name in COMMANDS:
+        assert re.search(rf"│ {name} ", out), name
+    assert "torch" not in out.lower()
+    assert ok("-h").out == out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    out = ok(name, "--help").out
+    assert f"nettailor {name}" in " ".join(out.split())
+
+
+def test_first_options_of_help_are_few() -> None:
+    """A first-time user sees a handful of options, the rest in groups below."""
+    panels = re.split(r"╭─ ", ok("teach", "--help").out)
+    first = next(panel for panel in panels if panel.startswith("Options"))
+    assert len(re.findall(r"^│ +--", first, re.MULTILINE)) <= 8
+    assert {panel.split(" ─")[0] for panel in panels[1:]} >= {"Options", "Training", "Data", "Running", "Output"}
+
+
+def test_unknown_command() -> None:
+    refuses("taech", says=["no such command 'taech'", "did you mean 'teach'"])
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "meant"),
+    [
+        ("teach", "--epohcs", "--epochs"),
+        ("tailor", "--gama1", "--gamma1"),
+        ("prune", "--remvoe", "--remove"),
+        ("finetune", "--seeed", "--seed"),
+        ("inspect", "--jsn", "--json"),
+        ("evaluate", "--splt", "--split"),
+        ("predict", "--fromat", "--format"),
+    ],
+)
+def test_unknown_flag_has_a_suggestion(name: str, flag: str, meant: str) -> None:
+    err = " ".join(refuses(name, flag, says=[f"no such option: {flag}"]).err.replace("│", " ").split())
+    assert re.search(rf"(Did you mean|Possible options:).*{meant}\b", err), err
+
+
+def test_wrong_types() -> None:
+    refuses("teach", "--epochs", "many", says=["--epochs", "integer"])
+    refuses("teach", "--size", "4", says=["--size"])
+    refuses("inspect", says=["FILE"])
+
+
+def test_nothing_typed_shows_the_help() -> None:
+    result = nettailor()
+    assert "Commands" in result.out + result.err

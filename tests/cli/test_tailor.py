@@ -1,0 +1,259 @@
+"""nettailor tailor"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nettailor_cli.core import delta
+from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
+from nettailor_cli.core.delta import read_document
+from tests.cli.helpers import (
+    CLASSES,
+    ONE,
+    SIZE,
+    Workshop,
+    contents,
+    log_of,
+    make_pictures,
+    ok,
+    refuses,
+    replace_bytes,
+    untouched,
+)
+
+
+def student_options(shop: Workshop, run: Path) -> tuple[object, ...]:
+    return ("tailor", *shop.start(run), *ONE)
+
+
+def torchvision_teacher(classes: int, path: Path) -> Path:
+    torch.manual_seed(3)
+    network = import_torchvision().models.resnet18(num_classes=classes)
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def test_file_holds_only_what_the_task_owns(shop: Workshop) -> None:
+    document, tensors = delta.read(shop.run / "student.safetensors")
+    assert document.stage == "student" and len(document.graph.universal) == 8
+    assert {name.split(".")[0] for name in tensors} == {"attention", "proxies", "head"}
+    assert len(tensors["attention.logits"]) == len(document.graph.paths)
+    assert {p.source for p in document.graph.proxies if p.sink == 5} == {2, 3, 4}  # three skips
+    assert set(document.settings) == {"teach", "tailor"} and set(document.metrics) == {"teacher", "student"}
+    assert document.settings["tailor"]["teacher"] is True
+
+
+def test_log_has_the_figures_of_the_objective(shop: Workshop) -> None:
+    line = next(line for line in log_of(shop.run) if line["stage"] == "tailor")
+    assert {"cross_entropy", "expected_complexity", "hint", "loss", "lr", "images_per_second"} <= set(line)
+    names = {path.name for path in read_document(shop.run / "student.safetensors").graph.paths}
+    assert set(line["alpha"]) == names and all(0 <= alpha <= 1 for alpha in line["alpha"].values())
+
+
+def test_teaches_first_when_there_is_no_teacher(shop: Workshop, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = tmp_path / "quick.toml"
+    config.write_text("epochs = 1\nbatch_size = 8\nlr = 0.01\n")
+    result = ok("tailor", *shop.start(run), "--config", config, "--device", "cpu", "--precision", "fp32", "--json")
+    assert "taught first" in result.err and result.document["stage"] == "student"
+    assert {*contents(run)} == {"teacher.safetensors", "student.safetensors", "run.toml", "log.jsonl"}
+    assert [line["stage"] for line in log_of(run)] == ["teach", "tailor"]
+    # the same as in two commands
+    for file in ("teacher.safetensors", "student.safetensors"):
+        assert (run / file).read_bytes() == (shop.run / file).read_bytes()
+
+
+def test_reuses_a_fitting_teacher(shop: Workshop, run: Path) -> None:
+    before = (run / "teacher.safetensors").stat()
+    result = ok("tailor", "--run", run, *ONE, "--force", "--gamma1", "5")
+    assert "same backbone, classes, data and size" in result.err
+    after = (run / "teacher.safetensors").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert [line["stage"] for line in log_of(run)].count("teach") == 1
+
+
+@pytest.mark.parametrize("what", ["size", "data", "classes"])
+def test_refuses_a_teacher_of_something_else(shop: Workshop, run: Path, tmp_path: Path, what: str) -> None:
+    (run / "student.safetensors").unlink()
+    args: tuple[object, ...] = ("--size", "40")
+    if what != "size":
+        make_pictures(tmp_path / "other", 4, seed=7, classes=CLASSES if what == "data" else CLASSES[:2])
+        args = ("--data", tmp_path / "other")
+    with untouched(run):
+        refuses("tailor", "--run", run, *ONE, *args, says=["taught with another", what, "--force"])
+
+
+def test_a_refused_command_does_not_change_what_the_run_remembers(shop: Workshop, run: Path, tmp_path: Path) -> None:
+    (run / "student.safetensors").unlink()
+    refuses("tailor", "--run", run, *ONE, "--size", "40")
+    refuses("tailor", "--run", run, *ONE, "--data", tmp_path / "nothing")
+    ok("tailor", "--run", run, *ONE)
+    assert (run / "student.safetensors").read_bytes() == (shop.run / "student.safetensors").read_bytes()
+
+
+def test_force_teaches_again_for_other_pictures(shop: Workshop, run: Path, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "other", 4, seed=7)
+    config = tmp_path / "quick.toml"
+    config.write_text("epochs = 1\n")
+    ok("tailor", "--run", run, "--data", tmp_path / "other", "--force", "--config", config, "--precision", "fp32")
+    documents = [read_document(run / f"{stage}.safetensors") for stage in ("teacher", "student")]
+    assert documents[0].data["digest"] == documents[1].data["digest"]
+    assert documents[0].data["name"] == "other"
+
+
+def test_own_teacher_by_name(shop: Workshop, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ok(*student_options(shop, run), "--teacher", shop.run / "teacher.safetensors")
+    assert not (run / "teacher.safetensors").exists()
+    document = read_document(run / "student.safetensors")
+    assert "teacher" in document.metrics  # comes with the file
+    assert (run / "student.safetensors").read_bytes() == (shop.run / "student.safetensors").read_bytes()
+
+
+def test_own_teacher_for_other_classes(shop: Workshop, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "other", 4, seed=7, classes=("cat", "dog", "newt"))
+    args = ("--data", tmp_path / "other", "--teacher", shop.run / "teacher.safetensors")
+    refuses(*student_options(shop, tmp_path / "run"), *args, says=["knows other classes", "nettailor teach"])
+    assert not (tmp_path / "run" / "student.safetensors").exists()
+
+
+def test_student_is_no_teacher(shop: Workshop, tmp_path: Path) -> None:
+    args = ("--teacher", shop.run / "student.safetensors")
+    refuses(*student_options(shop, tmp_path / "run"), *args, says=["is not a teacher but a student"])
+
+
+def test_torchvisions_teacher(shop: Workshop, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ok(*student_options(shop, run), "--teacher", torchvision_teacher(3, tmp_path / "three.pth"))
+    assert log_of(run)[0]["hint"] > 0
+    assert read_document(run / "student.safetensors").settings["tailor"]["teacher"] is True
+    args = ("--teacher", torchvision_teacher(5, tmp_path / "five.pth"))
+    refuses(*student_options(shop, tmp_path / "other"), *args, says=["five.pth knows 5 classes, the data have 3"])
+    args = ("--teacher", shop.weights)
+    refuses(*student_options(shop, tmp_path / "other"), *args, says=["has no classifier"])
+    assert not (tmp_path / "other" / "student.safetensors").exists()
+
+
+def test_without_teacher(shop: Workshop, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ok(*student_options(shop, run), "--no-teacher")
+    assert {*contents(run)} == {"student.safetensors", "run.toml", "log.jsonl"}
+    assert "hint" not in log_of(run)[0]
+    document = read_document(run / "student.safetensors")
+    assert document.settings["tailor"]["teacher"] is False and list(document.metrics) == ["student"]
+    # and finetune goes on without one
+    ok("prune", run / "student.safetensors", "--remove", "2")
+    ok("finetune", run / "pruned.safetensors", *ONE)
+    assert read_document(run / "model.safetensors").settings["finetune"]["teacher"] is False
+
+
+def test_teacher_and_no_teacher(shop: Workshop, tmp_path: Path) -> None:
+    args = ("--no-teacher", "--teacher", shop.run / "teacher.safetensors")
+    refuses(*student_options(shop, tmp_path / "run"), *args, says=["--teacher and --no-teacher"])
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--hint", "block-local"),
+        ("--exclusion", "independence"),
+        ("--cost", "params"),
+        ("--gamma2", "0"),
+        ("--bn-stats", "adapt"),
+        ("--precision", "bf16"),
+    ],
+    ids=lambda args: " ".join(args),
+)
+def test_variants_change_the_result(shop: Workshop, run: Path, args: tuple[str, ...]) -> None:
+    ok("tailor", "--run", run, *ONE, "--force", *args)
+    own, usual = (load_file(place / "student.safetensors") for place in (run, shop.run))
+    assert any(not torch.equal(own[name], tensor) for name, tensor in usual.items())
+    name = args[0][2:].replace("-", "_")
+    settings = read_document(run / "student.safetensors").settings["tailor"]
+    assert str(settings[name]) in (args[1], f"{args[1]}.0")
+
+
+def test_dense_skips(shop: Workshop, run: Path) -> None:
+    ok("tailor", "--run", run, *ONE, "--force", "--skips", "dense")
+    document = read_document(run / "student.safetensors")
+    assert len(document.graph.proxies) == 8 * 9 // 2
+    assert document.settings["tailor"]["skips"] == "dense"
+    assert tomllib.loads((run / "run.toml").read_text())["tailor"]["skips"] == "dense"
+    # a dense run can be gone on with: the word comes back out of run.toml
+    (run / "student.safetensors").unlink()
+    ok("tailor", "--run", run, "--resume")
+    assert read_document(run / "student.safetensors") == document
+
+
+def test_preset_paper(shop: Workshop, run: Path) -> None:
+    args = ("--force", "--preset", "paper", "--epochs", "1", "--precision", "fp32", "--lr", "0.001")
+    ok("tailor", "--run", run, *args)
+    used = read_document(run / "student.safetensors").settings["tailor"]
+    assert (used["hint"], used["bn_stats"], used["exclusion"]) == ("block-local", "adapt", "published")
+    assert (used["schedule"], used["step_epochs"], used["gamma1"], used["gamma2"]) == ("step", 20, 0.3, 10.0)
+    assert (used["batch_size"], used["lr"], used["logits_lr"], used["epochs"]) == (32, 0.001, 0.1, 1)
+
+
+class TestAdaptedStatistics:
+    @pytest.fixture
+    def adapted(self, run: Path) -> Path:
+        ok("tailor", "--run", run, *ONE, "--force", "--bn-stats", "adapt")
+        return run / "student.safetensors"
+
+    def test_are_in_the_file(self, shop: Workshop, adapted: Path) -> None:
+        document, tensors = delta.read(adapted)
+        assert document.student["bn_stats"] == "adapt"
+        statistics = {name for name in tensors if name.endswith(("running_mean", "running_var"))}
+        parts = {name.split(".")[0] for name in statistics}
+        assert {"stem", "universal"} <= parts
+        # as many as torchvision's resnet18 has batch norms: 20, a mean and a variance each
+        assert len([name for name in statistics if name.startswith(("stem", "universal"))]) == 2 * 20
+        backbone = load_file(shop.weights)
+        mean = next(tensors[name] for name in statistics if name.startswith("stem") and "mean" in name)
+        assert not torch.equal(mean, backbone["bn1.running_mean"].float())
+
+    def test_are_used(self, shop: Workshop, adapted: Path, tmp_path: Path) -> None:
+        document, tensors = delta.read(adapted)
+        other = {
+            name: tensor * 2 if name.startswith("universal") and name.endswith("running_var") else tensor
+            for name, tensor in tensors.items()
+        }
+        delta.write(tmp_path / "other.safetensors", document, other)
+        losses = [
+            ok("evaluate", file, "--data", shop.data, "--json").document["loss"]
+            for file in (adapted, tmp_path / "other.safetensors")
+        ]
+        assert abs(losses[0] - losses[1]) > 1e-3
+
+    def test_go_with_their_blocks(self, adapted: Path) -> None:
+        ok("prune", adapted, "--remove", "3", "--force")
+        document, tensors = delta.read(adapted.parent / "pruned.safetensors")
+        kept = {str(path.sink) for path in document.graph.universal}
+        assert len(kept) <= 5
+        assert {name.split(".")[1] for name in tensors if name.startswith("universal.")} == kept
+        assert any(name.startswith("stem.") for name in tensors)
+
+
+def test_damaged_teacher(shop: Workshop, run: Path) -> None:
+    (run / "student.safetensors").unlink()
+    data = bytearray((run / "teacher.safetensors").read_bytes())
+    data[-1000] ^= 1
+    replace_bytes(run / "teacher.safetensors", bytes(data))
+    refuses("tailor", "--run", run, *ONE, says=["teacher.safetensors is damaged"])
+
+
+def test_nothing_to_go_by(shop: Workshop, tmp_path: Path) -> None:
+    refuses("tailor", *ONE, says=["--data DIR is missing"])
+    refuses("tailor", *ONE, "--data", shop.data, says=["--backbone ARCH is missing"])
+    refuses("tailor", *ONE, "--run", tmp_path / "none", "--data", shop.data, says=["which backbone?"])
+    refuses("tailor", *ONE, "--run", tmp_path / "none", "--backbone", "resnet18", says=["which pictures?", "--data"])
+    assert not (tmp_path / "none").exists()
+
+
+def test_size_is_remembered(shop: Workshop) -> None:
+    assert read_document(shop.run / "student.safetensors").preprocessing.size == SIZE
