@@ -13,7 +13,7 @@ from nettailor_cli.cli.errors import reports_errors
 from nettailor_cli.cli.output import Output, harmless
 from nettailor_cli.core.backbones.catalog import ARCHS, torchvision_tags
 from nettailor_cli.core.backbones.listing import folder, listing
-from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.errors import FileError, UsageError
 
 app = typer.Typer(help="List, fetch and verify pretrained backbones.", invoke_without_command=True)
 
@@ -73,6 +73,8 @@ def fetch(
     from nettailor_cli.core.backbones.store import find
 
     output = Output(as_json=as_json, quiet=quiet)
+    if weights is None and (mean or std):
+        raise UsageError("--mean and --std are stored with an imported file", "name it with --weights FILE")
     found = find(
         name,
         home=options.home(),

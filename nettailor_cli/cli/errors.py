@@ -62,11 +62,15 @@ def _explain(error: BaseException) -> tuple[str, str, int]:
         return "stopped", "", 128 + getattr(error, "signal", signal.SIGINT)
     text = str(error).strip().split("\n")[0]
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
-        return f"out of memory: {text}", "try a smaller --batch-size, --size or --memory-limit", UNEXPECTED
+        return (
+            f"out of memory: {text}",
+            "try a smaller batch (--batch-size) or input (--size), or close other programs",
+            UNEXPECTED,
+        )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
             f"the disk is full: {error.filename or text}",
-            "free some space and start again with --resume",
+            "free some space and start again",
             UNEXPECTED,
         )
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

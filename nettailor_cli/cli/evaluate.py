@@ -57,6 +57,7 @@ def evaluate(
         "file": str(model),
         "split": done.split,
         "images": score.images,
+        "skipped": done.skipped,
         "accuracy": score.accuracy,
         "loss": score.loss,
         "top_k": {str(k): share for k, share in score.top_k.items()},

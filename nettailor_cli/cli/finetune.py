@@ -19,6 +19,7 @@ def finetune(
     *,
     pruned: Annotated[Path, typer.Argument(metavar="PRUNED", help="what prune wrote")],
     output_file: options.OutputFile = None,
+    run: options.RunPath = None,
     data: options.Data = None,
     teacher: options.TeacherFile = None,
     no_teacher: options.NoTeacher = False,
@@ -36,7 +37,7 @@ def finetune(
     if teacher is not None and no_teacher:
         raise UsageError("--teacher and --no-teacher: give one of them")
     job = make_job(
-        output, data=data, backbone=None, run=pruned.parent, preset=preset, config=config, settings=settings,
+        output, data=data, backbone=None, run=run or pruned.parent, preset=preset, config=config, settings=settings,
         resume=resume, force=force, tensorboard=tensorboard,
     )  # fmt: skip
     from nettailor_cli.core.stages.start import start_finetune

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from nettailor_cli.cli import options
 from nettailor_cli.cli.output import Output, harmless
-from nettailor_cli.core.delta import STAGES, ModelDocument, read_document
+from nettailor_cli.core.delta import STAGES, TEACHER, ModelDocument, read_document
 from nettailor_cli.core.graph import Cost
 
 STEPS = ("teach", "tailor", "prune", "finetune")
@@ -40,12 +40,13 @@ def summary_document(document: ModelDocument) -> dict[str, Any]:
     """The totals of a model, for --json: `removed` is in percent of the backbone with this task's classifier."""
     graph = document.graph
     cost, whole = graph.cost, graph.backbone
+    universal, task = _shares(document)
     return {
         "stage": document.stage,
         "totals": {
             "parameters": cost.parameters,
-            "universal_parameters": graph.universal_cost.parameters,
-            "task_parameters": graph.task_cost.parameters,
+            "universal_parameters": universal,
+            "task_parameters": task,
             "macs": cost.macs,
             "blocks": len(graph.universal),
             "proxies": len(graph.proxies),
@@ -58,6 +59,14 @@ def summary_document(document: ModelDocument) -> dict[str, Any]:
         },
         "metrics": document.metrics,
     }
+
+
+def _shares(document: ModelDocument) -> tuple[int, int]:
+    """Universal parameters and the task's own. A teacher was fine-tuned whole: nothing of it is universal any more."""
+    graph = document.graph
+    if document.stage == TEACHER:
+        return 0, graph.cost.parameters
+    return graph.universal_cost.parameters, graph.task_cost.parameters
 
 
 def show_summary(console: Console, document: ModelDocument) -> None:
@@ -75,10 +84,8 @@ def show_summary(console: Console, document: ModelDocument) -> None:
     for name, own, theirs, removed in rows:
         table.add_row(name, own, theirs, f"{100 * removed:.1f} %" if removed >= 0 else f"{-100 * removed:.1f} % more")
     console.print(table)
-    task, universal = graph.task_cost, graph.universal_cost
-    console.print(
-        f"{_millions(universal.parameters)} universal parameters, {_millions(task.parameters)} this task's own"
-    )
+    universal, task = _shares(document)
+    console.print(f"{_millions(universal)} universal parameters, {_millions(task)} this task's own")
     for name in (stage for stage in STAGES if stage in document.metrics):
         metric = document.metrics[name]
         measured = (

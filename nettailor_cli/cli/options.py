@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from nettailor_cli.core.errors import UsageError
-from nettailor_cli.core.settings import FIELDS, PRESETS, fields_of, flag_of
+from nettailor_cli.core.settings import FIELDS, PRESETS, TEACH, fields_of, flag_of
 
 Data = Annotated[
     Path | None,
@@ -50,8 +50,8 @@ Preset = Annotated[
     typer.Option(
         "--preset",
         metavar="|".join(PRESETS),
-        help="a set of defaults; paper: the published settings",
-        show_default="standard",
+        help="a set of defaults; paper: the published settings (default: standard)",
+        show_default=False,
     ),
 ]
 Size = Annotated[
@@ -143,17 +143,26 @@ def with_settings(stage: str) -> Callable[[Callable[..., None]], Callable[..., N
             typed = {name: values.pop(name) for name in names}
             command(**values, settings={name: value for name, value in typed.items() if value is not None})
 
-        kept = [
-            p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, p in own.parameters.items() if name != "settings"
-        ]
-        wrapped.__signature__ = own.replace(parameters=[*kept, *map(_option, names)])  # type: ignore[attr-defined]
+        kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for n, p in own.parameters.items() if n != "settings"]
+        # --help shows headings in order of first appearance: what a training is about before how it is run
+        first = [parameter for parameter in kept if not _panel(parameter)]
+        rest = [parameter for parameter in kept if _panel(parameter)]
+        options = [_option(name, stage) for name in names]
+        wrapped.__signature__ = own.replace(parameters=[*first, *options, *rest])  # type: ignore[attr-defined]
         wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
         return wrapped
 
     return decorate
 
 
-def _option(name: str) -> inspect.Parameter:
+def _panel(parameter: inspect.Parameter) -> str | None:
+    """The heading that a parameter stands under in --help; None for the main one."""
+    return next(
+        (info.rich_help_panel for info in getattr(parameter.annotation, "__metadata__", ()) if info is not None), None
+    )
+
+
+def _option(name: str, stage: str) -> inspect.Parameter:
     field = FIELDS[name]
     kind, meta = str(field.type), field.metadata
     flag = flag_of(name)
@@ -175,18 +184,23 @@ def _option(name: str) -> inspect.Parameter:
             typer.Option(
                 names,
                 metavar=metavar,
-                help=f"{meta['help']}{_default(name)}",
-                rich_help_panel=meta["panel"],
+                help=f"{meta['help']}{_default(name, stage)}",
+                rich_help_panel=None if name in _FIRST else meta["panel"],
                 show_default=False,
             ),
         ],
     )
 
 
-def _default(name: str) -> str:
-    """The default for --help, where it is the same in every stage and says something."""
-    default = FIELDS[name].default
-    if name == "epochs" or default is None:
+def _default(name: str, stage: str) -> str:
+    """The default for --help, where it says something."""
+    default = PRESETS["standard"][stage].get(name, FIELDS[name].default)
+    if default is None:
         return ""
-    shown = {True: "on", False: "off"}.get(default, default) if isinstance(default, bool) else default
-    return f" (default: {shown})"
+    shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
+    carried = "the run's, else " if FIELDS[name].metadata["carried"] and stage != TEACH else ""
+    return f" (default: {carried}{shown})"
+
+
+_FIRST = ("epochs",)
+"""Settings among the options that --help shows first."""

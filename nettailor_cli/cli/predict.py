@@ -20,13 +20,16 @@ from nettailor_cli.core.errors import DataError, UsageError
 if TYPE_CHECKING:
     from nettailor_cli.core.inference import Prediction
 
+DEFAULT_TOP_K = 3
 FORMATS = ("table", "jsonl", "csv")
 
 
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="a model file")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE|DIR...", help="pictures, or folders of them")],
-    top_k: Annotated[int, typer.Option("--top-k", metavar="K", help="classes per picture")] = 3,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", metavar="K", help=f"classes per picture (default: {DEFAULT_TOP_K})")
+    ] = None,
     form: Annotated[str, typer.Option("--format", metavar="|".join(FORMATS), help="how to print them")] = "table",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -45,13 +48,14 @@ def predict(
 
     paths = find_images(images)
     loaded = load_model(model, home=options.home(), progress=output)
-    top_k = min(top_k, len(loaded.document.classes)) if top_k == 3 else top_k
+    if top_k is None:
+        top_k = min(DEFAULT_TOP_K, len(loaded.document.classes))
     machine = choose_machine(device, "fp32" if precision == "auto" else precision)
     predictions = run(loaded, paths, machine, top_k=top_k, workers=workers)
     bad: list[Prediction] = []
     good = _reporting(predictions, bad, output)
     if as_json:
-        output.result({"model": str(model), "predictions": [_document(p) for p in good]}, lambda console: None)
+        output.result({"file": str(model), "predictions": [_document(p) for p in good]}, lambda console: None)
     elif form == "jsonl":
         for prediction in good:
             output.row(json.dumps(_document(prediction)))

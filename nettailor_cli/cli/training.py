@@ -11,6 +11,7 @@ from nettailor_cli.cli.inspect import show_summary, summary_document
 from nettailor_cli.cli.options import home, three_numbers
 from nettailor_cli.cli.output import Output
 from nettailor_cli.cli.signals import StopRequest
+from nettailor_cli.core.backbones.catalog import parse_name
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.run import RunDirectory
 
@@ -45,7 +46,7 @@ def make_job(
         if data is None or backbone is None:
             missing = "--data DIR" if data is None else "--backbone ARCH"
             raise UsageError(f"{missing} is missing", "or name a run that has it already: --run RUN")
-        run = Path("runs") / f"{data.resolve().name}-{backbone}"
+        run = Path("runs") / f"{data.resolve().name}-{parse_name(backbone)}"
     return Job(
         run=RunDirectory(run),
         home=home(),

@@ -22,9 +22,6 @@ from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph, Path, source
 from nettailor_cli.core.proxies import make_proxy, pool
 from nettailor_cli.core.student import PROXY_LOGIT, UNIVERSAL_LOGIT
 
-EXCLUSIONS = ("published", "independence")
-COSTS = ("macs", "params")
-
 _COUNTED = ("conv", "linear", "addmm", "matmul", "mm", "bmm", "einsum")
 """fvcore's handlers that count a multiply-add; the others (batch norm, pooling, ...) are switched off."""
 

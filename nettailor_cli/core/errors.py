@@ -1,7 +1,7 @@
 """The one family of errors that the engine raises.
 
 Each says what is wrong in one message and, where there is one, what to do next in a hint. The engine never exits;
-whoever calls it decides what an error means to a process (the CLI: see `cli/output.py`).
+whoever calls it decides what an error means to a process (the CLI: see `cli/errors.py`).
 """
 
 from __future__ import annotations

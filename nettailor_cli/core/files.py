@@ -42,7 +42,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         message = f"can't write {path}: {error.strerror or error}"
         if error.errno in _WRONG_PLACE:
             raise UsageError(message, "choose another place with --run or -o") from error
-        raise RunFailed(message, "free some space and start again with --resume") from error
+        raise RunFailed(message, "free some space and start again (a training: with --resume)") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -65,11 +65,16 @@ def check_place(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """`write_atomically` for a text, in UTF-8."""
-    write_atomically(path, lambda temporary: _write_bytes(temporary, text.encode("utf-8")))
+    write_bytes(path, text.encode("utf-8"))
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
+def write_bytes(path: Path, data: bytes) -> None:
+    """`write_atomically` for bytes."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_atomically(path, write)
 
 
 def _flush_directory(directory: Path) -> None:

@@ -79,9 +79,6 @@ class Graph:
     def into(self, node: int) -> tuple[Path, ...]:
         return tuple(path for path in self.paths if path.sink == node)
 
-    def out_of(self, node: int) -> tuple[Path, ...]:
-        return tuple(path for path in self.paths if path.source == node)
-
     @property
     def nodes(self) -> tuple[int, ...]:
         """The nodes 1..L that some path leads into, in order."""

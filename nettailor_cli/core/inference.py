@@ -14,17 +14,20 @@ from nettailor_cli.core.data import (
     IMAGE_SUFFIXES,
     BadImage,
     Batches,
+    Dataset,
     central_crop,
+    cores,
+    evaluation_batches,
     load_pictures,
     read_dataset,
     read_square,
     select,
 )
+from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import DataError, UsageError
 from nettailor_cli.core.models import Model
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.settings import MEMORY_LIMIT
-from nettailor_cli.core.stages.job import cores, evaluation_batches
 from nettailor_cli.core.training.evaluate import Score, evaluate
 from nettailor_cli.core.training.precision import Machine
 
@@ -34,10 +37,11 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A score, and the split that it was measured on."""
+    """A score, the split that it was measured on, and how many pictures were left out because they are broken."""
 
     split: str
     score: Score
+    skipped: int
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,9 @@ def evaluate_on(
     workers: int = 0,
     skip_bad: bool = False,
 ) -> Evaluation:
-    """Score `model` on `split` of the folder `data` (None: test, else val, else all). Classes go by name.
+    """Score `model` on `split` of the folder `data`. Classes go by name.
 
+    None means test, else val; and all of a folder without splits, unless it is the one that the model was trained on.
     val is split off train as it was for the model (same seed, fraction and groups). Raises DataError and UsageError.
     """
     document = model.document
@@ -76,7 +81,7 @@ def evaluate_on(
         val_fraction=float(document.data.get("val_fraction", 0.2)),
     )
     if split is None:
-        split = next((name for name in ("test", "val") if name in dataset.splits), "all")
+        split = _default_split(dataset, document)
         progress.note(f"split: {split}")
     pictures = load_pictures(
         select(dataset, split),
@@ -87,11 +92,19 @@ def evaluate_on(
         skip_bad=skip_bad,
     )
     model.network.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches: Batches = evaluation_batches(pictures, document.preprocessing, machine)
+    batches: Batches = evaluation_batches(pictures, document.preprocessing, machine.device)
     progress.start("evaluating", len(batches))
     score = evaluate(model.logits, model.network, batches, machine, top_k=top_k, after_batch=progress.advance)
     progress.finish()
-    return Evaluation(split, score)
+    return Evaluation(split, score, skipped=len(pictures.skipped))
+
+
+def _default_split(dataset: Dataset, document: ModelDocument) -> str:
+    if "test" in dataset.splits:
+        return "test"
+    # where there is no val folder, val is what was set aside in training, and means nothing in other pictures
+    own = (dataset.root / "val").is_dir() or dataset.digest == document.data.get("digest")
+    return "val" if own and "val" in dataset.splits else "all"
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -102,9 +115,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-            )
+            found += sorted(file for file in path.rglob("*") if _is_image(file, path))
         elif path.exists():
             found.append(path)
         else:
@@ -112,6 +123,11 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     if not found:
         raise DataError(f"no images in {', '.join(map(str, paths))}")
     return found
+
+
+def _is_image(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in IMAGE_SUFFIXES and not hidden and file.is_file()
 
 
 def predict(

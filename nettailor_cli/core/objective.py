@@ -13,8 +13,6 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-HINTS = ("end-to-end", "block-local")
-
 
 def hint(
     student_nodes: Sequence[Tensor | None],

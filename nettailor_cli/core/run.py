@@ -8,7 +8,9 @@ RUN/checkpoints/   what --resume goes on from
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,8 +35,10 @@ class RunDirectory:
         self.log_file = path / "log.jsonl"
 
     def checkpoint(self, stage: str, output: Path) -> Path:
-        """Where the checkpoint of `stage` lies while it writes `output`."""
-        return self.path / "checkpoints" / f"{stage}-{output.stem}.safetensors"
+        """Where the checkpoint of `stage` lies while it writes `output`, in this directory or elsewhere."""
+        elsewhere = output.resolve().parent != self.path.resolve()
+        place = "-" + hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:8] if elsewhere else ""
+        return self.path / "checkpoints" / f"{stage}-{output.stem}{place}.safetensors"
 
     def read(self) -> dict[str, Any]:
         """What run.toml says; empty when there is none. Raises FileError when it is damaged."""
@@ -53,6 +57,15 @@ class RunDirectory:
         document[table] = {key: value for key, value in values.items() if value is not None}
         write_text(self.toml, tomli_w.dumps(document))
 
+    def forget_after(self, stage: str, output: Path, epoch: int) -> None:
+        """Take what log.jsonl says of `stage` at `output` after `epoch` out of it: those epochs are done again."""
+        if not self.log_file.is_file():
+            return
+        lines = self.log_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not _is_after(line, stage, output.name, epoch)]
+        if len(kept) < len(lines):
+            write_text(self.log_file, "".join(kept))
+
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl. Raises RunFailed when the disk is full."""
         try:
@@ -61,6 +74,14 @@ class RunDirectory:
                 stream.write(json.dumps(record) + "\n")
         except OSError as error:
             raise RunFailed(f"can't write {self.log_file}: {error.strerror}") from error
+
+
+def _is_after(line: str, stage: str, file: str, epoch: int) -> bool:
+    try:
+        record = json.loads(line)
+        return (record["stage"], record["file"]) == (stage, file) and record["epoch"] > epoch
+    except (ValueError, TypeError, KeyError):
+        return True  # cut short by a crash
 
 
 def refuse_to_overwrite(path: Path, *, force: bool) -> None:

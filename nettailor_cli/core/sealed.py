@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nettailor_cli.core.errors import FileError, UsageError
-from nettailor_cli.core.files import write_atomically
+from nettailor_cli.core.files import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ def write_sealed(path: Path, content: Mapping[str, Any], tensors: Mapping[str, T
     sealed = {**content, "tensors": {name: _digest_of_tensor(tensor) for name, tensor in plain.items()}}
     sealed["digest"] = _sha256(_canonical(sealed))
     data = save(plain, metadata={KEY: json.dumps(sealed, sort_keys=True, allow_nan=False)})
-    write_atomically(path, lambda temporary: _write_bytes(temporary, data))
+    write_bytes(path, data)
 
 
 def read_content(path: Path) -> dict[str, Any]:
@@ -186,7 +186,3 @@ def _canonical(content: Mapping[str, Any]) -> bytes:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)

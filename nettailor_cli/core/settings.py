@@ -17,7 +17,6 @@ from nettailor_cli.core.errors import UsageError, did_you_mean
 
 TEACH, TAILOR, FINETUNE = "teach", "tailor", "finetune"
 STAGES = (TEACH, TAILOR, FINETUNE)
-ALL = STAGES
 STUDENT = (TAILOR, FINETUNE)
 MEMORY_LIMIT = 4 * 2**30
 
@@ -27,7 +26,7 @@ def _setting(
     text: str,
     *,
     panel: str,
-    stages: tuple[str, ...] = ALL,
+    stages: tuple[str, ...] = STAGES,
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
@@ -78,7 +77,7 @@ class Settings:
     )
     patience: int = _setting(
         0,
-        "stop after so many epochs without a better val accuracy and keep the best (0: never)",
+        "stop after so many epochs without a better val accuracy and keep the best; 0 is never",
         low=0,
         high=100_000,
         panel="Training",
@@ -171,7 +170,7 @@ class Settings:
     precision: str = _setting(
         "auto", "arithmetic of the training step", choices=("auto", "fp32", "bf16"), panel="Running"
     )
-    workers: int = _setting(0, "threads that decode pictures (0: one per core)", low=0, high=1024, panel="Running")
+    workers: int = _setting(0, "threads that decode pictures; 0 is one per core", low=0, high=1024, panel="Running")
     memory_limit: int = _setting(
         MEMORY_LIMIT, "bytes of decoded pictures to keep in memory at most", low=0, high=2**62, panel="Running"
     )
@@ -249,7 +248,7 @@ def read_config(path: Path, stage: str) -> dict[str, Any]:
         raise UsageError(f"can't read the config file {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the config file {path} is not TOML: {error}") from error
-    for name in ("run", "prune"):  # what a run.toml says of these is no setting of a training stage
+    for name in ("run", "machine", "prune"):  # what a run.toml says of these is no setting of a training stage
         if isinstance(document.get(name), dict):
             del document[name]
     tables = {name: document.pop(name) for name in STAGES if isinstance(document.get(name), dict)}

@@ -27,8 +27,6 @@ UNIVERSAL_LOGIT = 2.0
 PROXY_LOGIT = -2.0
 """Where the attention logits start: in favour of the universal path."""
 
-BN_STATS = ("frozen", "adapt")
-
 
 @dataclass(frozen=True)
 class Activations:

@@ -41,9 +41,3 @@ class Teacher(nn.Module):
         for name, tensor in self.head.state_dict().items():
             state[f"{_CLASSIFIER}.{name}"] = tensor
         return state
-
-
-def classes_of(state: dict[str, Tensor]) -> int | None:
-    """For how many classes the classifier in a torchvision-keyed `state` is; None when it has none."""
-    bias = state.get(f"{_CLASSIFIER}.bias")
-    return None if bias is None else len(bias)

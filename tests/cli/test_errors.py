@@ -10,8 +10,7 @@ import pytest
 from torch import Tensor
 
 from nettailor_cli.cli.errors import _explain, exit_code
-from nettailor_cli.core import files, sealed
-from nettailor_cli.core.backbones import keeping
+from nettailor_cli.core import files
 from nettailor_cli.core.data import Batch
 from nettailor_cli.core.errors import (
     DataError,
@@ -240,9 +239,18 @@ def full(*args: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def half_then_full(path: Path, data: bytes) -> None:
-    path.write_bytes(data[: len(data) // 2])
-    full()
+def fill_disk(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """From now on the disk is full half-way through every file whose name has `name` in it."""
+    write = Path.write_bytes
+
+    def half_then_full(path: Path, data: bytes) -> int:
+        if name not in path.name:
+            return write(path, data)
+        write(path, data[: len(data) // 2])
+        full()
+        return 0
+
+    monkeypatch.setattr(Path, "write_bytes", half_then_full)
 
 
 class TestAFullDisk:
@@ -262,7 +270,7 @@ class TestAFullDisk:
         self, run: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], file: str
     ) -> None:
         before = contents(run)
-        monkeypatch.setattr(sealed, "_write_bytes", half_then_full)
+        fill_disk(monkeypatch, f"{file}.safetensors")
         typed = [arg.replace("RUN", str(run)) for arg in args]
         refuses(*typed, "--force", code=1, says=[f"{file}.safetensors", "No space left", "free some space"])
         after = contents(run)
@@ -278,13 +286,13 @@ class TestAFullDisk:
         assert (run / "teacher.safetensors").read_bytes() == before
 
     def test_while_run_toml_is_written(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(files, "_write_bytes", half_then_full)
+        fill_disk(monkeypatch, "run.toml")
         with untouched(run):
             refuses("tailor", "--run", run, "--force", *ONE, code=1, says=["run.toml", "No space left"])
 
     def test_while_a_backbone_is_kept(self, shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NETTAILOR_HOME", str(tmp_path / "home"))
-        monkeypatch.setattr(keeping, "_write", half_then_full)
+        fill_disk(monkeypatch, ".safetensors")
         says = ["No space left", "NETTAILOR_HOME"]
         refuses("teach", *shop.start(tmp_path / "run"), "--weights", shop.weights, *ONE, code=1, says=says)
         assert contents(tmp_path / "home") == {}

@@ -74,8 +74,13 @@ def test_splits(shop: Workshop, tmp_path: Path) -> None:
     # test alone, one class missing
     make_pictures(tmp_path / "only" / "test", 2, seed=4, classes=CLASSES[:2])
     assert ok("evaluate", model, "--data", tmp_path / "only", "--json").document["images"] == 4
-    # no test: val
-    assert ok("evaluate", model, "--data", shop.flat, "--json").document["split"] == "val"
+    # a folder without splits that the model was not trained on: all of it, for nothing there was set aside
+    whole = ok("evaluate", model, "--data", shop.flat, "--json").document
+    assert (whole["split"], whole["images"]) == ("all", 24)
+    # val/ without test/
+    make_pictures(tmp_path / "no-test" / "train", 2, seed=4)
+    make_pictures(tmp_path / "no-test" / "val", 1, seed=5)
+    assert ok("evaluate", model, "--data", tmp_path / "no-test", "--json").document["split"] == "val"
     refuses("evaluate", model, "--data", shop.flat, "--split", "test", says=["no test images", "--split"])
 
 

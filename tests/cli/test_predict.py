@@ -38,7 +38,7 @@ def test_all_formats_say_the_same(shop: Workshop, model: Path) -> None:
     args = ("predict", model, shop.data / "test", "--top-k", "2")
     lines = [json.loads(line) for line in ok(*args, "--format", "jsonl").out.splitlines()]
     document = ok(*args, "--json").document
-    assert document == {"model": str(model), "predictions": lines}
+    assert document == {"file": str(model), "predictions": lines}
     table = list(csv.reader(io.StringIO(ok(*args, "--format", "csv").out)))
     assert table[0] == ["image", "class_1", "probability_1", "class_2", "probability_2"]
     for row, line in zip(table[1:], lines, strict=True):

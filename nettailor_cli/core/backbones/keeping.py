@@ -13,7 +13,7 @@ from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.backbones.fingerprint import counts
 from nettailor_cli.core.backbones.listing import SHORT, StoredBackbone, described, folder
 from nettailor_cli.core.errors import RunFailed, UsageError
-from nettailor_cli.core.files import write_atomically
+from nettailor_cli.core.files import write_bytes
 
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -41,7 +41,7 @@ def keep(backbone: Backbone, state: Mapping[str, Tensor], *, source: str, home: 
     )
     data = safetensors.torch.save(tensors, metadata=entry.metadata())
     try:
-        write_atomically(path, lambda temporary: _write(temporary, data))
+        write_bytes(path, data)
     except (UsageError, RunFailed) as error:
         raise type(error)(error.message, cannot_write_hint(home)) from error
     return entry
@@ -50,7 +50,3 @@ def keep(backbone: Backbone, state: Mapping[str, Tensor], *, source: str, home: 
 def cannot_write_hint(home: Path) -> str:
     """What to do when the home folder refuses a file."""
     return f"backbones are kept in {folder(home)}: make room there, or set NETTAILOR_HOME to another folder"
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)

@@ -1,10 +1,11 @@
 """From a folder of pictures to batches on a device: folders -> splits -> pictures -> batches."""
 
 from nettailor_cli.core.data.augment import Augmentation, central_crop
-from nettailor_cli.core.data.batches import Batch, Batches
+from nettailor_cli.core.data.batches import Batch, Batches, evaluation_batches
 from nettailor_cli.core.data.dataset import SPLITS, Dataset, Example
 from nettailor_cli.core.data.decode import BadImage, decode, read_square, to_square
 from nettailor_cli.core.data.folders import IMAGE_SUFFIXES, read_dataset
+from nettailor_cli.core.data.parallel import cores
 from nettailor_cli.core.data.pictures import Pictures, load_pictures
 from nettailor_cli.core.data.splits import divide, select
 
@@ -19,8 +20,10 @@ __all__ = [
     "Example",
     "Pictures",
     "central_crop",
+    "cores",
     "decode",
     "divide",
+    "evaluation_batches",
     "load_pictures",
     "read_dataset",
     "read_square",

@@ -20,6 +20,8 @@ from nettailor_cli.core.data.streams import SHUFFLE, stream
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.preprocessing import Preprocessing
 
+EVALUATION_BATCH = 64
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -99,3 +101,10 @@ class Batches:
             unit = self._augmentation.apply(images, draws, size)
         normalised = (unit - self._mean) / self._std
         return Batch(normalised.contiguous(memory_format=torch.channels_last), labels)
+
+
+def evaluation_batches(pictures: Pictures, preprocessing: Preprocessing, device: torch.device) -> Batches:
+    """Batches of central crops, in order."""
+    return Batches(
+        pictures, preprocessing, batch_size=EVALUATION_BATCH, seed=0, augmentation=None, shuffle=False, device=device
+    )

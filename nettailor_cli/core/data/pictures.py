@@ -21,7 +21,6 @@ from nettailor_cli.core.errors import DataError
 from nettailor_cli.core.progress import Progress
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-_LISTED = 20  # broken files in an error
 _MENTIONED = 3  # broken files in a warning
 
 
@@ -68,9 +67,11 @@ def load_pictures(
     progress: Progress,
     memory_limit: int,
     skip_bad: bool = False,
+    only_check: Sequence[Example] = (),
 ) -> Pictures:
     """Decode `examples` in `workers` threads to `side` x `side`, and keep them if they fit into `memory_limit` bytes.
 
+    Those of `only_check` are looked at and not kept: what is broken among them comes out with the rest.
     Raises DataError when there is nothing to read, when files are broken (all of them are listed; with `skip_bad` they
     are left out, with a warning) and when a class has none but broken ones.
     """
@@ -85,28 +86,31 @@ def load_pictures(
         progress.note(f"images are decoded as they are used: {what}, more than the limit of {_size(memory_limit)}")
     pixels: Pixels = np.empty((len(examples) if kept_in_memory else 0, side, side, 3), np.uint8)
 
+    everything = [*examples, *only_check]
+
     def read(index: int) -> str:
         """Why it can't be read, or nothing."""
         try:
-            square = read_square(examples[index].path, side)
+            square = read_square(everything[index].path, side)
         except BadImage as error:
             return error.reason
-        if kept_in_memory:
+        if index < len(pixels):
             pixels[index] = square
         return ""
 
     good, bad = [], []
-    progress.start("reading images", len(examples))
-    for index, reason in enumerate(in_parallel(read, range(len(examples)), workers)):
+    progress.start("reading images", len(everything))
+    for index, reason in enumerate(in_parallel(read, range(len(everything)), workers)):
         if reason:
-            bad.append((examples[index], reason))
-        else:
+            bad.append((everything[index], reason))
+        elif index < len(examples):
             good.append(index)
         progress.advance()
-    progress.finish(f"{len(good)} images read" + (f", {len(bad)} can't be read" if bad else ""))
+    progress.finish(f"{len(everything) - len(bad)} images read" + (f", {len(bad)} can't be read" if bad else ""))
     if bad:
-        _report_bad(bad, len(examples), skip_bad, progress)
-        _refuse_lost_classes(bad, {examples[index].label for index in good})
+        _report_bad(bad, len(everything), skip_bad, progress)
+        kept_labels = {examples[index].label for index in good}
+        _refuse_lost_classes(bad, kept_labels | {example.label for example in only_check})
 
     kept = [examples[index] for index in good]
     skipped = [(example.path, reason) for example, reason in bad]
@@ -140,7 +144,7 @@ def _report_bad(bad: Sequence[tuple[Example, str]], total: int, skip_bad: bool, 
         progress.warn(f"{len(bad)} of {total} images can't be read and are left out: {named}")
     else:
         raise DataError(
-            f"{len(bad)} of {total} images can't be read:\n  " + _named(bad, _LISTED, "\n  "),
+            f"{len(bad)} of {total} images can't be read:\n  " + _named(bad, len(bad), "\n  "),
             "repair or remove them, or leave them out with --skip-bad-images",
         )
 

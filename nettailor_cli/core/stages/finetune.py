@@ -11,8 +11,10 @@ from torch import Tensor
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.settings import FINETUNE, Settings
-from nettailor_cli.core.stages.job import Job, Workbench, carry_out, stage_settings
+from nettailor_cli.core.stages.carry_out import carry_out, lasting_settings
+from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.tailor import make_trainee
+from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
 
@@ -28,10 +30,10 @@ def finetune(
     output: Path,
 ) -> ModelDocument:
     """Train `student` (read from a file that says `pruned` of itself) under `teacher` and write `output`."""
-    trainee = make_trainee(student, teacher, settings, bench, gamma1=0.0)
+    trainee = make_trainee(student, teacher, None, settings, bench)
 
     def finish(metrics: dict[str, Any]) -> tuple[ModelDocument, dict[str, Tensor]]:
-        own = {**stage_settings(settings, bench, FINETUNE), "teacher": teacher is not None}
+        own = {**lasting_settings(settings, bench, FINETUNE), "teacher": teacher is not None}
         document = replace(
             pruned,
             stage=delta.MODEL,

@@ -16,17 +16,19 @@ from typing import Any
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.backbones.store import find, find_by_fingerprint
+from nettailor_cli.core.data import Dataset
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.models import load_model, load_teacher
 from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.sealed import is_sealed, read_content
 from nettailor_cli.core.settings import CARRIED, FINETUNE, TAILOR, TEACH, Settings, fields_of, resolve
 from nettailor_cli.core.stages.finetune import finetune
-from nettailor_cli.core.stages.job import Job, Workbench, find_pictures, open_workbench, ready_to_write
+from nettailor_cli.core.stages.job import Job, ready_to_write, settle_machine
 from nettailor_cli.core.stages.tailor import tailor
 from nettailor_cli.core.stages.teach import teach
+from nettailor_cli.core.stages.workbench import Workbench, find_pictures, open_workbench
 from nettailor_cli.core.student import Student
-from nettailor_cli.core.teacher import Teacher
 
 NO_TEACHER = "none"
 
@@ -36,32 +38,36 @@ _MACHINE = ("device", "precision", "workers", "memory_limit")
 
 def start_teach(job: Job) -> ModelDocument:
     """`nettailor teach`: writes RUN/teacher.safetensors and returns its document."""
-    if not ready_to_write(job, TEACH, job.run.teacher):
-        return delta.read_document(job.run.teacher)
-    settings = _settings(job, TEACH, {})
+    output = job.run.teacher
+    if not ready_to_write(job, TEACH, output):
+        return delta.read_document(output)
+    settings = _settings(job, TEACH, output, {})
     # the folder first: a slip of the pen there should not cost a download
     dataset = find_pictures(_data(job), settings)
     backbone = _backbone(job)
-    bench = open_workbench(job, dataset, settings, backbone.preprocessing)
+    bench = open_workbench(dataset, settings, backbone.preprocessing, settle_machine(job, settings), job.progress)
     return teach(job, backbone, settings, bench)
 
 
 def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = False) -> ModelDocument:
     """`nettailor tailor`: writes RUN/student.safetensors, after RUN/teacher.safetensors if none fits."""
-    if not ready_to_write(job, TAILOR, job.run.student):
-        return delta.read_document(job.run.student)
-    settings = _settings(job, TAILOR, job.run.read().get(TEACH, {}))
-    # the folder first: a slip of the pen there should not cost a download
+    output = job.run.student
+    if not ready_to_write(job, TAILOR, output):
+        return delta.read_document(output)
+    settings = _settings(job, TAILOR, output, _teacher_settings(job, teacher))
     dataset = find_pictures(_data(job), settings)
     backbone = _backbone(job)
-    bench = open_workbench(job, dataset, settings, backbone.preprocessing)
+    bench = open_workbench(dataset, settings, backbone.preprocessing, settle_machine(job, settings), job.progress)
     if no_teacher:
         return tailor(job, backbone, None, None, NO_TEACHER, settings, bench)
     if teacher is None:
         teacher = job.run.teacher
-        if not teacher.exists() or not _fits(job, backbone, bench):
+        unfinished = job.resume and job.run.checkpoint(TEACH, teacher).exists()
+        if unfinished or not teacher.exists() or not _fits(job, backbone, bench):
             _teach_first(job, backbone, settings, bench)
-    network, document = load_teacher(teacher, backbone.name, backbone.preprocessing, bench.dataset.classes)
+    network, document = load_teacher(teacher, backbone.name, backbone.preprocessing, dataset.classes)
+    if document is not None:
+        _warn_of_another_split(job, "the teacher", document, dataset)
     return tailor(job, backbone, network, document, _digest(teacher), settings, bench)
 
 
@@ -75,58 +81,72 @@ def start_finetune(
     if not isinstance(model.network, Student):
         raise FileError(f"{pruned} is a teacher: it is fine-tuned already", "finetune takes what prune or tailor wrote")
     document = model.document
-    settings = _settings(job, FINETUNE, document.settings.get(TAILOR, {}))
+    tailored = document.settings.get(TAILOR, {})
+    settings = _settings(job, FINETUNE, output, tailored)
     dataset = find_pictures(_data(job), settings, classes=document.classes)
-    bench = open_workbench(job, dataset, settings, document.preprocessing)
-    without = no_teacher or (teacher is None and document.settings.get(TAILOR, {}).get("teacher") is False)
-    network: Teacher | None = None
-    if not without:
+    _warn_of_another_split(job, str(pruned), document, dataset)
+    machine = settle_machine(job, settings)
+    network, digest = None, NO_TEACHER
+    if not no_teacher and (teacher is not None or tailored.get("teacher") is not False):
         teacher = teacher or job.run.teacher
         if not teacher.exists():
             raise UsageError(f"there is no teacher at {teacher}", "name one with --teacher FILE, or say --no-teacher")
         network, _ = load_teacher(teacher, document.backbone, document.preprocessing, document.classes)
-    digest = NO_TEACHER if teacher is None or without else _digest(teacher)
+        digest = _digest(teacher)
+    bench = open_workbench(dataset, settings, document.preprocessing, machine, job.progress)
     return finetune(job, document, model.network, network, digest, settings, bench, output)
 
 
-def _settings(job: Job, stage: str, carried: Mapping[str, Any]) -> Settings:
-    """The stage's settings. On --resume those that the run was started with hold, unless typed again."""
-    if job.resume:
-        started = job.run.read().get(stage)
-        if started is None:
-            if not job.run.checkpoint(TEACH, job.run.teacher).exists():  # else that is what goes on
-                job.progress.note(f"nothing to resume in {job.run.path}: starts from the beginning")
-        else:
-            flags = {**started, **{name: value for name, value in job.flags.items() if value is not None}}
-            return resolve(stage, flags={name: flags[name] for name in flags if name in fields_of(stage)})
-    return resolve(stage, flags=job.flags, config=job.config, preset=job.preset, carried=carried)
+def _settings(job: Job, stage: str, output: Path, carried: Mapping[str, Any]) -> Settings:
+    """The stage's settings. On --resume those that it was started with hold, unless others are typed."""
+    if not job.resume:
+        return resolve(stage, flags=job.flags, config=job.config, preset=job.preset, carried=carried)
+    checkpoint = job.run.checkpoint(stage, output)
+    known = read_content(checkpoint)["identity"] if checkpoint.exists() else job.run.read().get(stage, {})
+    started = {name: value for name, value in known.items() if name in fields_of(stage)}
+    if job.preset is None and job.config is None:
+        return resolve(stage, flags={**started, **job.flags}, carried=carried)
+    again = resolve(stage, flags=job.flags, config=job.config, preset=job.preset, carried=carried)
+    # what was left to us is not chosen a second time
+    left = (name for name in ("device", "precision") if getattr(again, name) == "auto" and name in started)
+    chosen = {name: started[name] for name in left}
+    return replace(again, **chosen)
+
+
+def _teacher_settings(job: Job, teacher: Path | None) -> Mapping[str, Any]:
+    """What the teacher was taught with, as far as its file or the run says so."""
+    file = teacher or job.run.teacher
+    if file.exists() and is_sealed(file):
+        settings = delta.read_document(file).settings.get(TEACH, {})
+    else:
+        settings = job.run.read().get(TEACH, {})
+    return settings if isinstance(settings, Mapping) else {}
 
 
 def _backbone(job: Job) -> Backbone:
     """The backbone that was named, or the run's own."""
     earlier = job.run.read().get("run", {})
-    name = job.backbone or earlier.get("backbone")
-    if name is None:
+    own = earlier.get("backbone", "")
+    name = job.backbone or own
+    if not name:
         raise UsageError("which backbone?", "say --backbone resnet18, or another of: nettailor backbones list")
-    if (
-        job.weights is None
-        and job.mean is None
-        and job.std is None
-        and earlier.get("backbone", "").split(".")[0] == name
-        and "fingerprint" in earlier
-    ):
-        # the run's own backbone, when it is called by its bare name again
-        backbone = find_by_fingerprint(
-            earlier["fingerprint"], name=earlier["backbone"], home=job.home, progress=job.progress
+    if job.weights is None and "fingerprint" in earlier and name in (own, own.split(".")[0]):
+        # by content, so that another import of the same name changes nothing for this run
+        backbone = find_by_fingerprint(earlier["fingerprint"], name=own, home=job.home, progress=job.progress)
+        backbone.preprocessing = Preprocessing.from_json(
+            {
+                **earlier["preprocessing"],
+                **({} if job.mean is None else {"mean": job.mean}),
+                **({} if job.std is None else {"std": job.std}),
+            }
         )
-        backbone.preprocessing = Preprocessing.from_json(earlier["preprocessing"])
     else:
         backbone = find(name, home=job.home, weights=job.weights, mean=job.mean, std=job.std, progress=job.progress)
-    size = job.size or (
-        earlier.get("preprocessing", {}).get("size") if earlier.get("fingerprint") == backbone.fingerprint else None
-    )
+    size = job.size
+    if size is None and earlier.get("fingerprint") == backbone.fingerprint:
+        size = earlier["preprocessing"]["size"]
     if size is not None:
-        backbone.preprocessing = Preprocessing.from_json({**backbone.preprocessing.to_json(), "size": size})
+        backbone.preprocessing = replace(backbone.preprocessing, size=size)
     return backbone
 
 
@@ -142,13 +162,15 @@ def _data(job: Job) -> Path:
 def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:
     """Whether RUN's teacher is one for this backbone, pictures and size. Raises UsageError when it is another's."""
     document = delta.read_document(job.run.teacher)
+    given, own = document.preprocessing, backbone.preprocessing
     differences = [
         what
         for what, same in (
             ("backbone", document.fingerprint == backbone.fingerprint),
             ("classes", document.classes == bench.dataset.classes),
-            ("data", document.data.get("digest") == bench.dataset.digest),
-            ("size", document.preprocessing == backbone.preprocessing),
+            ("data or split", document.data.get("digest") == bench.dataset.digest),
+            ("size", given.size == own.size),
+            ("mean and std", (given.mean, given.std) == (own.mean, own.std)),
         )
         if not same
     ]
@@ -163,13 +185,20 @@ def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:
     )
 
 
+def _warn_of_another_split(job: Job, what: str, document: ModelDocument, dataset: Dataset) -> None:
+    """A network that has seen the pictures of val makes every choice on val worthless."""
+    if document.data.get("digest") != dataset.digest:
+        job.progress.warn(f"{what} was trained on other pictures or another split: val may hold some that it has seen")
+
+
 def _teach_first(job: Job, backbone: Backbone, settings: Settings, bench: Workbench) -> None:
     """Write RUN/teacher.safetensors, with the flags that are not `tailor`'s own."""
-    ready_to_write(job, TEACH, job.run.teacher)
+    output = job.run.teacher
+    ready_to_write(job, TEACH, output)
     shared = replace(job, flags={name: value for name, value in job.flags.items() if name in (*CARRIED, *_MACHINE)})
     job.progress.note("teacher: none yet, so one is taught first")
     # a network of its own: training changes it, and the student needs the backbone as it is
-    teach(shared, copy.deepcopy(backbone), _settings(shared, TEACH, vars(settings)), bench)
+    teach(shared, copy.deepcopy(backbone), _settings(shared, TEACH, output, vars(settings)), bench)
 
 
 def _digest(path: Path) -> str:

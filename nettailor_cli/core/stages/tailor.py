@@ -19,16 +19,10 @@ from nettailor_cli.core.data import Batch
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.objective import hint, warm_up
 from nettailor_cli.core.settings import TAILOR, Settings
-from nettailor_cli.core.stages.job import (
-    Job,
-    Workbench,
-    carry_out,
-    generator_for,
-    run_table,
-    stage_settings,
-    to_machine,
-)
+from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table, to_machine
+from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.teach import accuracy
+from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.loop import Group
@@ -36,13 +30,15 @@ from nettailor_cli.core.training.loop import Group
 
 @dataclass
 class TailorTrainee:
-    """Eq. 12 on a student, whose task parameters are all that is trained. Without a `teacher` there is no hint."""
+    """Eq. 12 on a student, whose task parameters are all that is trained.
+
+    Without a `teacher` there is no hint; without `complexity` (as in step 5) there is no E[C].
+    """
 
     module: Student
     teacher: Teacher | None
-    complexity: ExpectedComplexity
+    complexity: ExpectedComplexity | None
     settings: Settings
-    gamma1: float
 
     def groups(self) -> list[Group]:
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
@@ -57,9 +53,11 @@ class TailorTrainee:
         student = self.module(batch.images)
         logits = student.logits.float()
         cross_entropy = F.cross_entropy(logits, batch.labels, label_smoothing=self.settings.label_smoothing)
-        expected = self.complexity(student.alpha)
-        loss = cross_entropy + warm_up(self.gamma1, self.settings.gamma1_warmup, done) * expected
-        figures = {"cross_entropy": cross_entropy, "expected_complexity": expected}
+        loss, figures = cross_entropy, {"cross_entropy": cross_entropy}
+        if self.complexity is not None:
+            expected = self.complexity(student.alpha)
+            loss = loss + warm_up(self.settings.gamma1, self.settings.gamma1_warmup, done) * expected
+            figures["expected_complexity"] = expected
         if self.teacher is not None:
             with torch.no_grad():
                 teacher = self.teacher(batch.images)
@@ -80,10 +78,13 @@ class TailorTrainee:
 
 
 def make_trainee(
-    student: Student, teacher: Teacher | None, settings: Settings, bench: Workbench, gamma1: float
+    student: Student,
+    teacher: Teacher | None,
+    complexity: ExpectedComplexity | None,
+    settings: Settings,
+    bench: Workbench,
 ) -> TailorTrainee:
     """Student, teacher and E[C] on the machine, ready to train."""
-    complexity = ExpectedComplexity(student.graph, exclusion=settings.exclusion, cost=settings.cost)
     for module in (student, teacher, complexity):
         if module is not None:
             to_machine(module, bench.machine)
@@ -91,7 +92,7 @@ def make_trainee(
         teacher.eval()
         for parameter in teacher.parameters():
             parameter.requires_grad_(False)
-    return TailorTrainee(student, teacher, complexity, settings, gamma1)
+    return TailorTrainee(student, teacher, complexity, settings)
 
 
 def tailor(
@@ -113,7 +114,8 @@ def tailor(
     graph = student_graph(backbone, len(classes), skips=settings.skips, proxy_width=settings.proxy_width)
     student = Student(backbone, graph, len(classes), bn_stats=settings.bn_stats, proxy_width=settings.proxy_width)
     student.start_fresh(generator_for(TAILOR, settings.seed))
-    trainee = make_trainee(student, teacher, settings, bench, settings.gamma1)
+    complexity = ExpectedComplexity(student.graph, exclusion=settings.exclusion, cost=settings.cost)
+    trainee = make_trainee(student, teacher, complexity, settings, bench)
 
     def finish(metrics: dict[str, Any]) -> tuple[ModelDocument, dict[str, Tensor]]:
         earlier = teacher_document
@@ -128,7 +130,7 @@ def tailor(
             data=bench.data_document(settings),
             settings={
                 **(earlier.settings if earlier else {}),
-                TAILOR: {**stage_settings(settings, bench, TAILOR), "teacher": teacher is not None},
+                TAILOR: {**lasting_settings(settings, bench, TAILOR), "teacher": teacher is not None},
             },
             metrics={**(earlier.metrics if earlier else {}), **({"student": metrics} if metrics else {})},
         )

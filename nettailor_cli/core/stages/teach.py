@@ -14,15 +14,9 @@ from nettailor_cli.core.complexity import untouched_graph
 from nettailor_cli.core.data import Batch
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.settings import TEACH, Settings
-from nettailor_cli.core.stages.job import (
-    Job,
-    Workbench,
-    carry_out,
-    generator_for,
-    run_table,
-    stage_settings,
-    to_machine,
-)
+from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table, to_machine
+from nettailor_cli.core.stages.job import Job
+from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.loop import Group
 
@@ -75,7 +69,7 @@ def teach(job: Job, backbone: Backbone, settings: Settings, bench: Workbench) ->
             preprocessing=backbone.preprocessing,
             student={},
             data=bench.data_document(settings),
-            settings={TEACH: stage_settings(settings, bench, TEACH)},
+            settings={TEACH: lasting_settings(settings, bench, TEACH)},
             metrics={"teacher": metrics} if metrics else {},
         )
         return document, teacher.state()

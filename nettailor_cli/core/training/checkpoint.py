@@ -24,14 +24,13 @@ FORMAT = 1
 class Position:
     """Where a run stands: `epoch` and `batch` are the next ones to do (0-based).
 
-    sums: of the running epoch's figures so far, each weighted with the images it was measured on. records: one per
-    finished epoch. best_epoch, best_accuracy: for early stopping; -1 before there is one.
+    sums: of the running epoch's figures so far, each weighted with the images it was measured on. best_epoch,
+    best_accuracy: for early stopping; -1 before there is one.
     """
 
     epoch: int = 0
     batch: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    records: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = -1
     best_accuracy: float = -1.0
 

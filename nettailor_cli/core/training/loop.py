@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nettailor_cli.core.data import Batch, Batches
-from nettailor_cli.core.errors import Interrupted, RunFailed
+from nettailor_cli.core.errors import Interrupted, RunFailed, UsageError
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.settings import Settings
 from nettailor_cli.core.state import copy_state, snapshot
@@ -65,7 +65,7 @@ class Run:
     """Where the loop keeps its state, to whom it reports, and when it has to stop.
 
     identity: what must be equal for a checkpoint to be gone on with. stop: returns the number of a signal that asked
-    for an end, or None. log: takes one record per epoch.
+    for an end, or None. log: takes one record per epoch. resume: go on with the checkpoint, which is there.
     """
 
     checkpoint: Path
@@ -85,12 +85,12 @@ def train(
     run: Run,
     *,
     what: str,
-) -> list[dict[str, Any]]:
-    """Train in place and return one record per epoch. With `patience`, the best epoch's state is what stays.
+) -> None:
+    """Train in place. With `patience`, the best epoch's state is what stays.
 
     `what` is the stage's name. Raises Interrupted after the state was saved, RunFailed when the loss is not finite.
     """
-    return _Loop(trainee, training, validation, settings, machine, run, what).go()
+    _Loop(trainee, training, validation, settings, machine, run, what).go()
 
 
 class _Loop:
@@ -115,24 +115,20 @@ class _Loop:
         )
         self.position = Position()
         self.best: dict[str, Tensor] = {}
+        self.saved = time.monotonic()
 
-    def go(self) -> list[dict[str, Any]]:
-        if self.run.resume and self.run.checkpoint.exists():
+    def go(self) -> None:
+        if self.run.resume:
             self._restore()
-        saved = time.monotonic()
         self.run.progress.start(self.what, self.steps)
         self.run.progress.advance(self.position.epoch * self.batches + self.position.batch)
         while self.position.epoch < self.settings.epochs and not self._patience_is_over():
             self._epoch()
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                self._save()
-                saved = time.monotonic()
         self.run.progress.finish()
         if self.best:
             copy_state(self.trainee.state(), self.best)
             epoch, accuracy = self.position.best_epoch, self.position.best_accuracy
             self.run.progress.note(f"{self.what}: keeps epoch {epoch} (val accuracy {accuracy:.2f} %)")
-        return self.position.records
 
     def _epoch(self) -> None:
         position = self.position
@@ -148,6 +144,8 @@ class _Loop:
             speed = seen / (time.perf_counter() - started)
             self.run.progress.advance(1, {"epoch": position.epoch + 1, **_means(position.sums), "images/s": speed})
             self._stop_if_asked()
+            if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+                self._save()
         self._end_epoch(seen, time.perf_counter() - started)
 
     def _step(self, batch: Batch) -> dict[str, float]:
@@ -156,13 +154,21 @@ class _Loop:
         factor = rate_factor(self.settings, step, self.steps, self.batches)
         for param_group, group in zip(self.optimiser.param_groups, self.groups, strict=True):
             param_group["lr"] = group.lr * factor
-        with self.machine.autocast():
-            losses = self.trainee.losses(batch, step / self.steps)
+        try:
+            with self.machine.autocast():
+                losses = self.trainee.losses(batch, step / self.steps)
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):  # torch's words
+                raise UsageError(
+                    f"{self.what}: batch norm can't be trained on one image of this size at a time",
+                    "choose a larger --batch-size or --size",
+                ) from error
+            raise
         figures = {name: value.item() for name, value in losses.items()}
         if not math.isfinite(figures["loss"]):
             raise RunFailed(
                 f"{self.what}: the loss is {figures['loss']} at epoch {self.position.epoch + 1}, step {step + 1}",
-                "try a smaller --lr; --resume goes on from the last checkpoint, if there is one",
+                "start again with a smaller --lr: --force",
             )
         self.optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
@@ -191,7 +197,6 @@ class _Loop:
             "seconds": seconds,
             **self.trainee.figures(),
         }
-        position.records.append(record)
         self.run.log(record)
         self.run.progress.line(_line(record))
         position.epoch, position.batch, position.sums = position.epoch + 1, 0, {}
@@ -227,6 +232,7 @@ class _Loop:
             best=self.best,
             momentum=momentum,
         )
+        self.saved = time.monotonic()
 
     def _restore(self) -> None:
         self.position, saved = checkpoint.load(self.run.checkpoint, identity=self.run.identity)

@@ -61,13 +61,16 @@ def choose_device(device: str) -> tuple[torch.device, str]:
     return torch.device(device), "as asked"
 
 
-def choose_machine(device: str, precision: str) -> Machine:
-    """Resolve `--device` and `--precision`. "auto" precision times one convolution both ways on a CPU."""
+def choose_machine(device: str, precision: str, why: str = "as asked") -> Machine:
+    """Resolve `--device` and `--precision`. "auto" precision times one convolution both ways on a CPU.
+
+    `why` is said of a precision that is not "auto". Raises UsageError for a device or precision that there isn't.
+    """
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision} is unknown", "choose " + ", ".join(PRECISIONS))
     where, why_device = choose_device(device)
     if precision != "auto":
-        return Machine(where, precision == "bf16", f"{where} ({why_device}), {precision} (as asked)")
+        return Machine(where, precision == "bf16", f"{where} ({why_device}), {precision} ({why})")
     if where.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         why = "the device has bf16 arithmetic" if bf16 else "the device has no bf16 arithmetic"

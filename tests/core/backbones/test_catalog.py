@@ -18,9 +18,7 @@ from nettailor_cli.core.preprocessing import Preprocessing
 
 def test_the_table_is_torchvisions() -> None:
     models = import_torchvision().models
-    resnets = {
-        name: models.get_model_weights(name) for name in models.list_models(module=models) if "resne" in name
-    }
+    resnets = {name: models.get_model_weights(name) for name in models.list_models(module=models) if "resne" in name}
     assert set(ARCHS) == set(resnets)
     for arch, weights in resnets.items():
         assert torchvision_tags(arch) == tuple(member.name.lower() for member in weights)

@@ -18,7 +18,6 @@ POSITION = Position(
     epoch=3,
     batch=17,
     sums={"loss": 0.1 + 0.7, "images": 544.0},
-    records=[{"epoch": 1, "val_accuracy": 1 / 3, "alpha": {"proxy 0-1": 0.5}}],
     best_epoch=2,
     best_accuracy=91.25,
 )

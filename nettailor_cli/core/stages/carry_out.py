@@ -1,0 +1,127 @@
+"""From a trainee to a file: note the settings, train, measure, write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nettailor_cli.core import delta
+from nettailor_cli.core.backbones.backbone import Backbone
+from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.settings import Settings, to_document
+from nettailor_cli.core.stages.job import Job
+from nettailor_cli.core.stages.workbench import Workbench
+from nettailor_cli.core.training.checkpoint import check
+from nettailor_cli.core.training.evaluate import evaluate
+from nettailor_cli.core.training.loop import Run, Trainee, train
+from nettailor_cli.core.training.precision import Machine
+from nettailor_cli.core.training.tensorboard import TensorBoard
+
+_PASSING = ("workers", "memory_limit")
+"""Settings that change nothing about the result."""
+
+
+def carry_out(
+    job: Job,
+    stage: str,
+    output: Path,
+    trainee: Trainee,
+    bench: Workbench,
+    settings: Settings,
+    *,
+    identity: dict[str, Any],
+    about: Mapping[str, Any] | None = None,
+    finish: Callable[[dict[str, Any]], tuple[ModelDocument, dict[str, torch.Tensor]]],
+) -> ModelDocument:
+    """Train, measure on val in fp32, write `output`, drop the checkpoint.
+
+    `identity` is what has to be the same, besides settings and pictures, for a checkpoint to be gone on with. `about`
+    goes into run.toml's table [run], for the run's later commands; nothing is noted there before everything was found
+    to fit. `finish` turns the metrics into what the file holds. Raises as `training.loop.train` does.
+    """
+    checkpoint = job.run.checkpoint(stage, output)
+    identity = {"stage": stage, "data": bench.dataset.digest, **lasting_settings(settings, bench, stage), **identity}
+    goes_on = job.resume and checkpoint.exists()
+    epochs_done = check(checkpoint, identity=identity)["position"]["epoch"] if goes_on else 0
+    if about is not None:
+        job.run.record("run", about)
+    job.run.record("machine", _machine_document(bench.machine))
+    job.run.record(stage, to_document(_resolved(settings, bench), stage))
+    job.run.forget_after(stage, output, epochs_done)
+    if not goes_on:
+        checkpoint.unlink(missing_ok=True)  # an older run's: a --resume after a crash must not find it
+    run = Run(
+        checkpoint=checkpoint,
+        identity=identity,
+        resume=goes_on,
+        progress=job.progress,
+        log=_logger(job, output),
+        stop=job.stop,
+    )
+    train(trainee, bench.training(settings), bench.validation, settings, bench.machine, run, what=stage)
+    metrics: dict[str, Any] = {}
+    if bench.validation is not None:
+        score = evaluate(trainee.predict, trainee.module, bench.validation, replace(bench.machine, bf16=False))
+        metrics = {"split": "val", "accuracy": score.accuracy, "loss": score.loss, "images": score.images}
+    document, tensors = finish(metrics)
+    delta.write(output, document, tensors)
+    checkpoint.unlink(missing_ok=True)
+    return document
+
+
+def lasting_settings(settings: Settings, bench: Workbench, stage: str) -> dict[str, Any]:
+    """The settings as the model file keeps them: those that shape the result, with device and precision as resolved."""
+    document = to_document(_resolved(settings, bench), stage)
+    return {name: value for name, value in document.items() if name not in _PASSING}
+
+
+def run_table(backbone: Backbone, bench: Workbench) -> dict[str, Any]:
+    """What run.toml says of the run as a whole."""
+    return {
+        "backbone": backbone.name,
+        "fingerprint": backbone.fingerprint,
+        "data": str(bench.dataset.root.resolve()),
+        "preprocessing": backbone.preprocessing.to_json(),
+    }
+
+
+def generator_for(stage: str, seed: int) -> torch.Generator:
+    """Random numbers for the start values of `stage`: another stream for every stage and seed."""
+    number = int.from_bytes(hashlib.sha256(f"{stage} {seed}".encode()).digest()[:7], "big")
+    return torch.Generator().manual_seed(number)
+
+
+def to_machine(module: nn.Module, machine: Machine) -> None:
+    """Onto the device, convolutions in the layout that is fast there."""
+    module.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _resolved(settings: Settings, bench: Workbench) -> Settings:
+    return replace(settings, device=str(bench.machine.device), precision=bench.machine.precision)
+
+
+def _machine_document(machine: Machine) -> dict[str, Any]:
+    return {
+        "device": str(machine.device),
+        "precision": machine.precision,
+        "threads": torch.get_num_threads(),
+        "reason": machine.reason,
+    }
+
+
+def _logger(job: Job, output: Path) -> Callable[[dict[str, Any]], None]:
+    """What takes an epoch's record: log.jsonl always, TensorBoard when asked for."""
+    board = TensorBoard(job.run.path / "tensorboard" / output.stem) if job.tensorboard else None
+
+    def log(record: dict[str, Any]) -> None:
+        job.run.log({"file": output.name, **record})
+        if board is not None:
+            board.log(record)
+
+    return log

@@ -1,0 +1,56 @@
+"""What tailoring trains, and with which learning rates and weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nettailor_cli.core.backbones.backbone import build_random
+from nettailor_cli.core.complexity import ExpectedComplexity, student_graph
+from nettailor_cli.core.data import Batch
+from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.settings import Settings
+from nettailor_cli.core.stages.tailor import TailorTrainee
+from nettailor_cli.core.student import Student
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    backbone = build_random("resnet18", 0)
+    backbone.preprocessing = Preprocessing(size=32)
+    made = Student(backbone, student_graph(backbone, 3, skips=1), 3)
+    made.start_fresh(torch.Generator().manual_seed(0))
+    return made
+
+
+def batch() -> Batch:
+    return Batch(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 2]))
+
+
+def test_logits_have_their_own_learning_rate_and_no_decay_and_the_backbone_is_in_no_group(student: Student) -> None:
+    weights, logits = TailorTrainee(student, None, None, Settings(lr=0.5, logits_lr=0.25, weight_decay=0.125)).groups()
+    assert (weights.lr, weights.weight_decay) == (0.5, 0.125)
+    assert (logits.lr, logits.weight_decay) == (0.25, 0.0)
+    assert list(logits.parameters) == ["attention.logits"]
+    assert {name.split(".")[0] for name in weights.parameters} == {"proxies", "head"}
+    trained = {id(p) for group in (weights, logits) for p in group.parameters.values()}
+    assert trained == {id(p) for p in student.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("done, share", [(0.0, 0.0), (0.1, 0.5), (0.2, 1.0), (0.9, 1.0)])
+def test_gamma1_rises_over_the_first_share_of_the_steps(student: Student, done: float, share: float) -> None:
+    complexity = ExpectedComplexity(student.graph, exclusion="independence")
+    trainee = TailorTrainee(student, None, complexity, Settings(gamma1=2.0, gamma1_warmup=0.2))
+    figures = trainee.losses(batch(), done)
+    added = (figures["loss"] - figures["cross_entropy"]).item()
+    assert added == pytest.approx(2.0 * share * figures["expected_complexity"].item(), abs=1e-5)
+    assert figures["expected_complexity"].item() > 0.1
+
+
+def test_without_complexity_and_teacher_the_loss_is_smoothed_cross_entropy(student: Student) -> None:
+    figures = TailorTrainee(student, None, None, Settings(label_smoothing=0.3)).losses(batch(), 0.5)
+    assert set(figures) == {"loss", "accuracy", "cross_entropy"}
+    logs = student(batch().images).logits.log_softmax(dim=1)
+    right = logs[torch.arange(2), batch().labels]
+    expected = -(0.7 * right + 0.3 * logs.mean(dim=1)).mean()  # a share of the target goes to all classes alike
+    assert figures["loss"].item() == pytest.approx(expected.item(), abs=1e-6)
