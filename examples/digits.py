@@ -6,6 +6,7 @@ them along.
     python examples/digits.py DIR
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from sklearn.datasets import load_digits
 
 def main(folder: Path) -> None:
     digits = load_digits()
+    unfinished = folder.with_name(folder.name + ".unfinished")  # so that an interrupted run leaves no half a set
+    shutil.rmtree(unfinished, ignore_errors=True)
     for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         split = "test" if index % 4 == 3 else "train"
         picture = Image.fromarray((image * 255 / 16).round().astype(np.uint8))
-        path = folder / split / str(label) / f"{index:04}.png"
+        path = unfinished / split / str(label) / f"{index:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
+    unfinished.rename(folder)
     print(f"wrote {len(digits.images)} pictures to {folder}")
 
 

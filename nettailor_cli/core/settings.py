@@ -242,12 +242,8 @@ def read_config(path: Path, stage: str) -> dict[str, Any]:
 
     A run's own run.toml is such a file. Raises UsageError when it can't be read or has an unknown key.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"can't read the config file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the config file {path} is not TOML: {error}") from error
+    document = _read_toml(path)
+    document.pop("size", None)  # see size_in
     for name in ("run", "machine", "prune"):  # what a run.toml says of these is no setting of a training stage
         if isinstance(document.get(name), dict):
             del document[name]
@@ -260,6 +256,25 @@ def read_config(path: Path, stage: str) -> dict[str, Any]:
                 raise UsageError(f"unknown key {key!r} in {place}{path}", did_you_mean(key, known))
     own = tables.get(stage, {})
     return {**document, **own}
+
+
+def size_in(path: Path) -> int | None:
+    """The input size that a config file names: `size` at its top, or the size of the run whose run.toml it is."""
+    document = _read_toml(path)
+    run = document.get("run", {})
+    size = document.get("size", run.get("preprocessing", {}).get("size") if isinstance(run, dict) else None)
+    if size is not None and (type(size) is not int or not 8 <= size <= 4096):
+        raise UsageError(f"size in {path} is a number of pixels between 8 and 4096, not {size!r}")
+    return size
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"can't read the config file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the config file {path} is not TOML: {error}") from error
 
 
 def _checked(name: str, value: Any) -> Any:

@@ -257,3 +257,20 @@ def test_nothing_to_go_by(shop: Workshop, tmp_path: Path) -> None:
 
 def test_size_is_remembered(shop: Workshop) -> None:
     assert read_document(shop.run / "student.safetensors").preprocessing.size == SIZE
+
+
+def test_flags_without_effect_are_named_with_the_reason(shop: Workshop, tmp_path: Path) -> None:
+    args = ("--step-epochs", "3", "--proxy-width", "8", "--hint", "block-local", "--lr", "0.01")
+    err = ok("tailor", *shop.start(tmp_path / "run"), *ONE, "--no-teacher", *args).err
+    assert "--step-epochs has no effect: the schedule is not step" in err
+    assert "--proxy-width has no effect: the proxies of basic blocks have none inside" in err
+    assert "--hint has no effect: there is no teacher" in err
+    assert err.count("has no effect") == 3
+
+
+def test_another_runs_toml_brings_its_size_along(shop: Workshop, run: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text((run / "run.toml").read_text().replace("size = 32", "size = 40"))
+    args = ("--backbone", "resnet18", "--weights", shop.weights, "--data", shop.data, "--run", tmp_path / "other")
+    ok("teach", *args, "--config", config, "--epochs", "1")
+    assert read_document(tmp_path / "other" / "teacher.safetensors").preprocessing.size == 40

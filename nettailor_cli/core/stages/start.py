@@ -22,7 +22,7 @@ from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.models import load_model, load_teacher
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.sealed import is_sealed, read_content
-from nettailor_cli.core.settings import CARRIED, FINETUNE, TAILOR, TEACH, Settings, fields_of, resolve
+from nettailor_cli.core.settings import CARRIED, FINETUNE, TAILOR, TEACH, Settings, fields_of, flag_of, resolve, size_in
 from nettailor_cli.core.stages.finetune import finetune
 from nettailor_cli.core.stages.job import Job, ready_to_write, settle_machine
 from nettailor_cli.core.stages.tailor import tailor
@@ -45,6 +45,7 @@ def start_teach(job: Job) -> ModelDocument:
     # the folder first: a slip of the pen there should not cost a download
     dataset = find_pictures(_data(job), settings)
     backbone = _backbone(job)
+    _warn_of_idle_flags(job, settings, dataset)
     bench = open_workbench(dataset, settings, backbone.preprocessing, settle_machine(job, settings), job.progress)
     return teach(job, backbone, settings, bench)
 
@@ -57,6 +58,13 @@ def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = Fa
     settings = _settings(job, TAILOR, output, _teacher_settings(job, teacher))
     dataset = find_pictures(_data(job), settings)
     backbone = _backbone(job)
+    _warn_of_idle_flags(
+        job,
+        settings,
+        dataset,
+        proxy_width="the proxies of basic blocks have none inside" if backbone.proxy_kind == "basic" else "",
+        **dict.fromkeys(("gamma2", "hint"), "there is no teacher" if no_teacher else ""),
+    )
     bench = open_workbench(dataset, settings, backbone.preprocessing, settle_machine(job, settings), job.progress)
     if no_teacher:
         return tailor(job, backbone, None, None, NO_TEACHER, settings, bench)
@@ -93,6 +101,9 @@ def start_finetune(
             raise UsageError(f"there is no teacher at {teacher}", "name one with --teacher FILE, or say --no-teacher")
         network, _ = load_teacher(teacher, document.backbone, document.preprocessing, document.classes)
         digest = _digest(teacher)
+    _warn_of_idle_flags(
+        job, settings, dataset, **dict.fromkeys(("gamma2", "hint"), "" if network else "there is no teacher")
+    )
     bench = open_workbench(dataset, settings, document.preprocessing, machine, job.progress)
     return finetune(job, document, model.network, network, digest, settings, bench, output)
 
@@ -142,7 +153,7 @@ def _backbone(job: Job) -> Backbone:
         )
     else:
         backbone = find(name, home=job.home, weights=job.weights, mean=job.mean, std=job.std, progress=job.progress)
-    size = job.size
+    size = job.size or (size_in(job.config) if job.config else None)
     if size is None and earlier.get("fingerprint") == backbone.fingerprint:
         size = earlier["preprocessing"]["size"]
     if size is not None:
@@ -183,6 +194,21 @@ def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:
         f"{job.run.teacher} was taught with another {' and '.join(differences)}",
         "choose another --run, name a teacher with --teacher, or teach again with --force",
     )
+
+
+def _warn_of_idle_flags(job: Job, settings: Settings, dataset: Dataset, **reasons: str) -> None:
+    """Say which flags were typed and change nothing, and why. `reasons`: flag -> why, empty where it does matter."""
+    own_val = "there is a val folder" if (dataset.root / "val").is_dir() else ""
+    reasons |= {
+        "step_epochs": "" if settings.schedule == "step" else "the schedule is not step",
+        "min_crop": "" if settings.augment == "resized-crop" else "pictures are not cropped like that",
+        "patience": "" if "val" in dataset.splits else "there are no val pictures",
+        "group": own_val,
+        "val_fraction": own_val,
+    }
+    for name, reason in reasons.items():
+        if reason and job.flags.get(name) is not None:
+            job.progress.warn(f"{flag_of(name)} has no effect: {reason}")
 
 
 def _warn_of_another_split(job: Job, what: str, document: ModelDocument, dataset: Dataset) -> None:
