@@ -19,7 +19,7 @@ from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.training.checkpoint import check
 from nettailor_cli.core.training.evaluate import evaluate
-from nettailor_cli.core.training.loop import Run, Trainee, train
+from nettailor_cli.core.training.loop import Run, Trainee, Training
 from nettailor_cli.core.training.precision import Machine
 from nettailor_cli.core.training.tensorboard import TensorBoard
 
@@ -43,7 +43,7 @@ def carry_out(
 
     `identity` is what has to be the same, besides settings and pictures, for a checkpoint to be gone on with. `about`
     goes into run.toml's table [run], for the run's later commands; nothing is noted there before everything was found
-    to fit. `finish` turns the metrics into what the file holds. Raises as `training.loop.train` does.
+    to fit. `finish` turns the metrics into what the file holds. Raises as `training.loop.Training` does.
     """
     checkpoint = job.run.checkpoint(stage, output)
     identity = {"stage": stage, "data": bench.dataset.digest, **lasting_settings(settings, bench, stage), **identity}
@@ -64,7 +64,7 @@ def carry_out(
         log=_logger(job, output),
         stop=job.stop,
     )
-    train(trainee, bench.training(settings), bench.validation, settings, bench.machine, run, what=stage)
+    Training(trainee, bench.training(settings), bench.validation, settings, bench.machine, run, stage).go()
     metrics: dict[str, Any] = {}
     if bench.validation is not None:
         score = evaluate(trainee.predict, trainee.module, bench.validation, replace(bench.machine, bf16=False))

@@ -76,48 +76,35 @@ class Run:
     stop: Callable[[], int | None]
 
 
-def train(
-    trainee: Trainee,
-    training: Batches,
-    validation: Batches | None,
-    settings: Settings,
-    machine: Machine,
-    run: Run,
-    *,
-    what: str,
-) -> None:
-    """Train in place. With `patience`, the best epoch's state is what stays.
+@dataclass
+class Training:
+    """One stage's training. `what` is the stage's name; without `validation` there is no early stopping."""
 
-    `what` is the stage's name. Raises Interrupted after the state was saved, RunFailed when the loss is not finite.
-    """
-    _Loop(trainee, training, validation, settings, machine, run, what).go()
+    trainee: Trainee
+    training: Batches
+    validation: Batches | None
+    settings: Settings
+    machine: Machine
+    run: Run
+    what: str
 
-
-class _Loop:
-    def __init__(
-        self,
-        trainee: Trainee,
-        training: Batches,
-        validation: Batches | None,
-        settings: Settings,
-        machine: Machine,
-        run: Run,
-        what: str,
-    ) -> None:
-        self.trainee, self.training, self.validation = trainee, training, validation
-        self.settings, self.machine, self.run, self.what = settings, machine, run, what
-        self.batches = len(training)  # per epoch
-        self.steps = settings.epochs * self.batches
-        self.groups = trainee.groups()
+    def __post_init__(self) -> None:
+        self.batches = len(self.training)  # per epoch
+        self.steps = self.settings.epochs * self.batches
+        self.groups = self.trainee.groups()
         self.optimiser = torch.optim.SGD(
             [{"params": list(g.parameters.values()), "lr": g.lr, "weight_decay": g.weight_decay} for g in self.groups],
-            momentum=settings.momentum,
+            momentum=self.settings.momentum,
         )
         self.position = Position()
         self.best: dict[str, Tensor] = {}
         self.saved = time.monotonic()
 
     def go(self) -> None:
+        """Train in place. With `patience`, the best epoch's state is what stays.
+
+        Raises Interrupted after the state was saved, RunFailed when the loss is not finite.
+        """
         if self.run.resume:
             self._restore()
         self.run.progress.start(self.what, self.steps)

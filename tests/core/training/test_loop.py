@@ -19,7 +19,7 @@ from nettailor_cli.core.progress import Silent
 from nettailor_cli.core.settings import Settings
 from nettailor_cli.core.training import loop
 from nettailor_cli.core.training.evaluate import Score
-from nettailor_cli.core.training.loop import Group, Run, train
+from nettailor_cli.core.training.loop import Group, Run, Training
 from nettailor_cli.core.training.precision import Machine
 
 CPU = Machine(torch.device("cpu"), bf16=False, reason="")
@@ -78,7 +78,8 @@ def go(tmp_path: Path, trainee: Counter, settings: Settings, **changes: Any) -> 
             **changes,
         }
     )
-    train(trainee, training, evaluation_batches(pictures(4), PREPROCESSING, CPU.device), settings, CPU, run, what="toy")
+    validation = evaluation_batches(pictures(4), PREPROCESSING, CPU.device)
+    Training(trainee, training, validation, settings, CPU, run, "toy").go()
     return records
 
 
