@@ -64,7 +64,8 @@ def carry_out(
         log=_logger(job, output),
         stop=job.stop,
     )
-    Training(trainee, bench.training(settings), bench.validation, settings, bench.machine, run, stage).go()
+    training = bench.training(settings, stage_seed(stage, settings.seed))
+    Training(trainee, training, bench.validation, settings, bench.machine, run, stage).go()
     metrics: dict[str, Any] = {}
     if bench.validation is not None:
         score = evaluate(trainee.predict, trainee.module, bench.validation, replace(bench.machine, bf16=False))
@@ -91,10 +92,14 @@ def run_table(backbone: Backbone, bench: Workbench) -> dict[str, Any]:
     }
 
 
+def stage_seed(stage: str, seed: int) -> int:
+    """Another number for every stage and seed: no stage sees an earlier one's crops again."""
+    return int.from_bytes(hashlib.sha256(f"{stage} {seed}".encode()).digest()[:7], "big")
+
+
 def generator_for(stage: str, seed: int) -> torch.Generator:
-    """Random numbers for the start values of `stage`: another stream for every stage and seed."""
-    number = int.from_bytes(hashlib.sha256(f"{stage} {seed}".encode()).digest()[:7], "big")
-    return torch.Generator().manual_seed(number)
+    """Random numbers for the start values of `stage`."""
+    return torch.Generator().manual_seed(stage_seed(stage, seed))
 
 
 def to_machine(module: nn.Module, machine: Machine) -> None:

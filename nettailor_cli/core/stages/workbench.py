@@ -35,13 +35,13 @@ class Workbench:
     machine: Machine
     skipped: int
 
-    def training(self, settings: Settings) -> Batches:
-        """The training pictures in the batches, order and augmentation of `settings`."""
+    def training(self, settings: Settings, seed: int) -> Batches:
+        """The training pictures in the batches and augmentation of `settings`; order and crops follow from `seed`."""
         return Batches(
             self.pictures,
             self.preprocessing,
             batch_size=settings.batch_size,
-            seed=settings.seed,
+            seed=seed,
             augmentation=Augmentation(
                 kind=settings.augment, flip=settings.flip, scale=(settings.min_crop, 1.0), jitter=settings.jitter
             ),
