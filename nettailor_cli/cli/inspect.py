@@ -132,7 +132,8 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
     names = [harmless(name) for name in document.classes]
     shown = ", ".join(names[:8]) + (f", ... ({len(names) - 8} more)" if len(names) > 8 else "")
     pre = document.preprocessing
-    images = ", ".join(f"{count} {split}" for split, count in document.data.get("images", {}).items())
+    counts = document.data.get("images", {})
+    images = ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test") if split in counts)
     steps = [step for step in STEPS if step in document.settings]
     seeds = {settings.get("seed") for settings in document.settings.values() if "seed" in settings}
     lines = (

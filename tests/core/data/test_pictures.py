@@ -98,9 +98,8 @@ def test_all_broken_files_are_listed_before_anything_else_happens(tmp_path, memo
         load(examples, memory_limit=memory_limit)
     message = caught.value.message
     assert "25 of 60 images can't be read" in message
-    assert all(str(example.path) in message for example in examples[5:25])
-    assert str(examples[25].path) not in message
-    assert message.endswith("... and 5 more")
+    assert all(str(example.path) in message for example in examples[5:30])
+    assert not any(str(example.path) in message for example in (*examples[:5], *examples[30:]))
     assert "--skip-bad-images" in caught.value.hint
 
 
