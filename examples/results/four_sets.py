@@ -122,7 +122,9 @@ def one_run(
 
 
 def mean_and_spread(values: list[float]) -> str:
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0:.1f}"
+    if len(values) == 1:
+        return f"{values[0]:.1f} (one seed)"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
