@@ -171,6 +171,8 @@ def _option(name: str, stage: str) -> inspect.Parameter:
     metavar = None
     if name == "skips":
         python_type, metavar = str, "K|dense"
+    elif name == "memory_limit":
+        python_type, metavar = str, "SIZE"
     elif name == "device":
         metavar = "auto|cpu|cuda|mps"
     elif meta["choices"]:
@@ -198,6 +200,8 @@ def _default(name: str, stage: str) -> str:
     if default is None:
         return ""
     shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
+    if name == "memory_limit":
+        shown = f"{default / 1e9:g}GB"
     carried = "the run's, else " if FIELDS[name].metadata["carried"] and stage != TEACH else ""
     return f" (default: {carried}{shown})"
 

@@ -35,7 +35,12 @@ def predict(
     precision: options.Precision = "auto",
     workers: options.Workers = 0,
     as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="print the pictures' classes, errors and warnings only", rich_help_panel="Output"
+        ),
+    ] = False,
 ) -> None:
     """Name the most probable classes of pictures. Unreadable ones are reported, the rest is done (exit 2)."""
     output = Output(as_json=as_json, quiet=quiet)

@@ -7,6 +7,7 @@ Flags win over the config file, the file over the preset, the preset over what t
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from nettailor_cli.core.errors import UsageError, did_you_mean
 TEACH, TAILOR, FINETUNE = "teach", "tailor", "finetune"
 STAGES = (TEACH, TAILOR, FINETUNE)
 STUDENT = (TAILOR, FINETUNE)
-MEMORY_LIMIT = 4 * 2**30
+MEMORY_LIMIT = 4 * 10**9
 
 
 def _setting(
@@ -172,7 +173,11 @@ class Settings:
     )
     workers: int = _setting(0, "threads that decode pictures; 0 is one per core", low=0, high=1024, panel="Running")
     memory_limit: int = _setting(
-        MEMORY_LIMIT, "bytes of decoded pictures to keep in memory at most", low=0, high=2**62, panel="Running"
+        MEMORY_LIMIT,
+        "how much of decoded pictures to keep in memory at most, e.g. 4GB",
+        low=0,
+        high=2**62,
+        panel="Running",
     )
 
 
@@ -284,6 +289,8 @@ def _checked(name: str, value: Any) -> Any:
     optional = "None" in kind
     if name == "skips" and value == "dense":
         return None
+    if name == "memory_limit":
+        value = _bytes(value)
     if value is None:
         if optional:
             return None
@@ -313,6 +320,15 @@ def _checked(name: str, value: Any) -> Any:
     if not low <= converted <= high:
         raise UsageError(f"{flag} {converted:g} is not between {low:g} and {high:g}")
     return converted
+
+
+def _bytes(value: Any) -> Any:
+    """"4GB", "500 MB" -> bytes, in powers of 1000 (with an i, as in GiB, of 1024); anything else comes back as it is."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?\s*", value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    number, unit, binary = match.groups()
+    return round(float(number) * (1024 if binary else 1000) ** " kMGT".index(unit or " "))
 
 
 def flag_of(name: str) -> str:

@@ -211,3 +211,17 @@ def test_the_defaults_are_within_their_own_limits() -> None:
         for preset in (None, "standard", "quick", "paper"):
             settings = resolve(stage, flags={}, preset=preset)
             assert resolve(stage, flags=to_document(settings, stage)) == settings
+
+
+@pytest.mark.parametrize(
+    ("typed", "number"),
+    [("4GB", 4 * 10**9), ("1.5 GiB", 3 * 2**29), ("500MB", 5 * 10**8), ("20k", 20_000), ("7", 7), (9, 9)],
+)
+def test_a_memory_limit_is_written_with_its_unit(typed: object, number: int) -> None:
+    assert resolve("teach", flags={"memory_limit": typed}).memory_limit == number
+
+
+@pytest.mark.parametrize("typed", ["lots", "4 bananas", "GB", "-1GB"])
+def test_a_memory_limit_that_is_no_size_is_refused(typed: str) -> None:
+    with pytest.raises(UsageError, match="--memory-limit"):
+        resolve("teach", flags={"memory_limit": typed})
