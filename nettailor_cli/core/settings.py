@@ -323,7 +323,7 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def _bytes(value: Any) -> Any:
-    """"4GB", "500 MB" -> bytes, in powers of 1000 (with an i, as in GiB, of 1024); anything else comes back as it is."""
+    """Bytes of "4GB" or "500 MB": powers of 1000 (with an i, as in GiB, of 1024). Anything else comes back as it is."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?\s*", value) if isinstance(value, str) else None
     if match is None:
         return value
