@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph, Path, sources_of_proxies, untouched
-from nettailor_cli.core.proxies import make_proxy, pool
+from nettailor_cli.core.proxies import make_proxy, pool, stride_between
 from nettailor_cli.core.student import PROXY_LOGIT, UNIVERSAL_LOGIT
 
 _COUNTED = ("conv", "linear", "addmm", "matmul", "mm", "bmm", "einsum")
@@ -137,11 +137,8 @@ class _Counter:
         self._seen: dict[tuple[int, int, int, int], Cost] = {}
 
     def proxy(self, source: int, sink: int, width: int | None) -> Cost:
-        stride = 1
-        for block in self.backbone.strides[source:sink]:
-            stride *= block
         channels_in, channels_out = self.backbone.channels[source], self.backbone.channels[sink]
-        x = pool(self.nodes[source], stride)
+        x = pool(self.nodes[source], stride_between(self.backbone.strides, source, sink))
         shape = (channels_in, channels_out, x.shape[2], x.shape[3])
         if shape not in self._seen:
             proxy = make_proxy(self.backbone.proxy_kind, channels_in, channels_out, width).to(x.device).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -75,6 +76,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
     write_atomically(path, write)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex. Raises OSError when it can't be read."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _flush_directory(directory: Path) -> None:

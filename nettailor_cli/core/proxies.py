@@ -5,6 +5,9 @@ N images, C channels, H x W pixels; s the product of the strides of the blocks b
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +24,11 @@ def pool(x: Tensor, stride: int) -> Tensor:
     if stride == 1:
         return x
     return F.max_pool2d(x, kernel_size=stride + 1, stride=stride, padding=stride // 2)
+
+
+def stride_between(strides: Sequence[int], source: int, sink: int) -> int:
+    """s of a path from node `source` to node `sink`; `strides` are those of blocks 1..L."""
+    return math.prod(strides[source:sink])
 
 
 class BasicProxy(nn.Module):

@@ -51,10 +51,11 @@ class RunDirectory:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise FileError(f"{self.toml} is damaged: {error}", "delete it, or choose another --run") from error
 
-    def record(self, table: str, values: Mapping[str, Any]) -> None:
-        """Replace the table [`table`] of run.toml. None is left out: TOML has no such value."""
+    def record(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace these tables of run.toml, all or none. None is left out: TOML has no such value."""
         document = self.read()
-        document[table] = {key: value for key, value in values.items() if value is not None}
+        for table, values in tables.items():
+            document[table] = {key: value for key, value in values.items() if value is not None}
         write_text(self.toml, tomli_w.dumps(document))
 
     def forget_after(self, stage: str, output: Path, epoch: int) -> None:

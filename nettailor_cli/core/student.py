@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.graph import Graph
-from nettailor_cli.core.proxies import make_proxy, pool, start_fresh
+from nettailor_cli.core.proxies import make_proxy, pool, start_fresh, stride_between
 from nettailor_cli.core.state import copy_state
 
 UNIVERSAL_LOGIT = 2.0
@@ -162,7 +162,7 @@ class Student(nn.Module):
             if path.is_universal:
                 y = self.universal[str(node)](x)
             else:
-                stride = self._stride(path.source, node)
+                stride = stride_between(self._strides, path.source, node)
                 if (path.source, stride) not in pooled:
                     pooled[path.source, stride] = pool(x, stride)
                 y = self.proxies[_key(path.source, node)](pooled[path.source, stride])
@@ -170,12 +170,6 @@ class Student(nn.Module):
             merged = term if merged is None else merged + term
         assert merged is not None
         return self.activation(merged)
-
-    def _stride(self, source: int, sink: int) -> int:
-        stride = 1
-        for block in self._strides[source:sink]:
-            stride *= block
-        return stride
 
     def attended_graph(self) -> Graph:
         """The graph with today's attention. In float64, so that a saturated softmax keeps its ranking."""

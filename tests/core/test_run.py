@@ -49,9 +49,9 @@ def test_outputs_of_one_name_in_two_folders_have_a_checkpoint_each(run: RunDirec
 
 
 def test_a_table_is_replaced_and_the_others_stay_and_none_is_left_out(run: RunDirectory) -> None:
-    run.record("teach", {"lr": 0.5, "group": None})
-    run.record("tailor", {"lr": 0.25})
-    run.record("teach", {"epochs": 3})
+    run.record({"teach": {"lr": 0.5, "group": None}})
+    run.record({"tailor": {"lr": 0.25}})
+    run.record({"teach": {"epochs": 3}})
     assert run.read() == {"teach": {"epochs": 3}, "tailor": {"lr": 0.25}}
 
 

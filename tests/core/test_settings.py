@@ -172,10 +172,12 @@ ODD: dict[str, dict[str, Any]] = {
 
 def test_a_run_toml_as_written_is_a_config(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
-    run.record("run", {"backbone": "resnet18.x", "data": "/d", "preprocessing": {"size": 96, "mean": [0.5, 0.5, 0.5]}})
+    run.record(
+        {"run": {"backbone": "resnet18.x", "data": "/d", "preprocessing": {"size": 96, "mean": [0.5, 0.5, 0.5]}}}
+    )
     written = {stage: resolve(stage, flags=flags) for stage, flags in ODD.items()}
     for stage, settings in written.items():
-        run.record(stage, to_document(settings, stage))
+        run.record({stage: to_document(settings, stage)})
     assert set(tomllib.loads(run.toml.read_text())) == {"run", *STAGES}
     for stage, settings in written.items():
         assert resolve(stage, flags={}, config=run.toml) == settings

@@ -5,7 +5,6 @@ Whatever comes from outside is kept in HOME/backbones for good, and from then on
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from nettailor_cli.core.backbones.listing import SHORT, StoredBackbone, folder, 
 from nettailor_cli.core.backbones.preprocessing_choice import choose
 from nettailor_cli.core.backbones.weights_file import read_weights
 from nettailor_cli.core.errors import FileError, NettailorError, RunFailed, UsageError, did_you_mean
+from nettailor_cli.core.files import sha256_of
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import Progress, Silent
 
@@ -112,7 +112,7 @@ def _import(
     wanted: BackboneName, weights: Path, home: Path, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> _Found:
     state, metadata = read_weights(weights)
-    tag = wanted.tag or catalog.tag_of_file(wanted.arch, _sha256(weights)) or catalog.CUSTOM_TAG
+    tag = wanted.tag or catalog.tag_of_file(wanted.arch, sha256_of(weights)) or catalog.CUSTOM_TAG
     backbone = from_state(f"{wanted.arch}.{tag}", state, Preprocessing(), source=str(weights))
     stored = _same_in_home(backbone, home, any_name=wanted.tag is None)
     tables = [(_FROM_FILE, metadata)]
@@ -195,7 +195,7 @@ def _torchvision_file(name: BackboneName, url: str, home: Path, progress: Progre
     """torchvision's own file, put beside the stored backbones by hand or downloaded, and where it came from."""
     by_hand = folder(home) / url.rpartition("/")[2]
     if by_hand.is_file():
-        check_hash(url, _sha256(by_hand), str(by_hand))
+        check_hash(url, sha256_of(by_hand), str(by_hand))
         return read_weights(by_hand)[0], f"from {by_hand}"
     try:
         folder(home).mkdir(parents=True, exist_ok=True)
@@ -227,8 +227,3 @@ def _named(stored: StoredBackbone) -> BackboneName | None:
 
 def _preprocessing(stored: StoredBackbone) -> Preprocessing:
     return choose(None, None, [(_STORED, stored.metadata())], source=str(stored.path))[0]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

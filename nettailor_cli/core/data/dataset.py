@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nettailor_cli.core.data.parallel import in_parallel
+from nettailor_cli.core.files import sha256_of
 
 SPLITS = ("train", "val", "test")
 _HASHING_THREADS = 8  # reading is what takes the time, and a disk is busy with about this many
@@ -60,7 +61,6 @@ class Dataset:
 
 def _digest_of_file(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return "unreadable"

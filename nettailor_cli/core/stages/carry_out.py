@@ -49,10 +49,13 @@ def carry_out(
     identity = {"stage": stage, "data": bench.dataset.digest, **lasting_settings(settings, bench, stage), **identity}
     goes_on = job.resume and checkpoint.exists()
     epochs_done = check(checkpoint, identity=identity)["position"]["epoch"] if goes_on else 0
-    if about is not None:
-        job.run.record("run", about)
-    job.run.record("machine", _machine_document(bench.machine))
-    job.run.record(stage, to_document(_resolved(settings, bench), stage))
+    job.run.record(
+        {
+            **({} if about is None else {"run": about}),
+            "machine": _machine_document(bench.machine),
+            stage: to_document(_resolved(settings, bench), stage),
+        }
+    )
     job.run.forget_after(stage, output, epochs_done)
     if not goes_on:
         checkpoint.unlink(missing_ok=True)  # an older run's: a --resume after a crash must not find it

@@ -61,7 +61,7 @@ def prune_file(
     delta.write(output, smaller, surviving_tensors(document.graph, pruned.graph, tensors))
     run = RunDirectory(student.parent)
     if run.toml.exists():
-        run.record("prune", smaller.settings["prune"])
+        run.record({"prune": smaller.settings["prune"]})
     return PruneResult(smaller, pruned.removed, chosen=remove is None)
 
 

@@ -7,7 +7,6 @@ settings about data and objective (`settings.CARRIED`), unless they are given ag
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from nettailor_cli.core.backbones.store import find, find_by_fingerprint
 from nettailor_cli.core.data import Dataset
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import FileError, UsageError
+from nettailor_cli.core.files import sha256_of
 from nettailor_cli.core.models import load_model, load_teacher
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.sealed import is_sealed, read_content
@@ -76,7 +76,7 @@ def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = Fa
     network, document = load_teacher(teacher, backbone.name, backbone.preprocessing, dataset.classes)
     if document is not None:
         _warn_of_another_split(job, "the teacher", document, dataset)
-    return tailor(job, backbone, network, document, _digest(teacher), settings, bench)
+    return tailor(job, backbone, network, document, sha256_of(teacher), settings, bench)
 
 
 def start_finetune(
@@ -100,7 +100,7 @@ def start_finetune(
         if not teacher.exists():
             raise UsageError(f"there is no teacher at {teacher}", "name one with --teacher FILE, or say --no-teacher")
         network, _ = load_teacher(teacher, document.backbone, document.preprocessing, document.classes)
-        digest = _digest(teacher)
+        digest = sha256_of(teacher)
     _warn_of_idle_flags(
         job, settings, dataset, **dict.fromkeys(("gamma2", "hint"), "" if network else "there is no teacher")
     )
@@ -225,8 +225,3 @@ def _teach_first(job: Job, backbone: Backbone, settings: Settings, bench: Workbe
     job.progress.note("teacher: none yet, so one is taught first")
     # a network of its own: training changes it, and the student needs the backbone as it is
     teach(shared, copy.deepcopy(backbone), _settings(shared, TEACH, output, vars(settings)), bench)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
