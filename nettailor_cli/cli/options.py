@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -132,12 +132,17 @@ def three_numbers(text: str | None, flag: str) -> tuple[float, ...] | None:
     return numbers
 
 
-def with_settings(stage: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace a command's parameter `settings` by one option per setting of `stage`; what is typed comes as a dict."""
+def with_settings(
+    stage: str, names: Sequence[str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace a command's parameter `settings` by one option per setting; what is typed comes as a dict.
+
+    The settings are those of `stage`, or only `names` of them.
+    """
+    names = fields_of(stage) if names is None else names
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
-        names = fields_of(stage)
 
         def wrapped(**values: Any) -> None:
             typed = {name: values.pop(name) for name in names}

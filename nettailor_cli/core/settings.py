@@ -123,6 +123,18 @@ class Settings:
     seed: int = _setting(
         0, "seed of split, start values, order and augmentation", low=0, high=2**31 - 1, carried=True, panel="Data"
     )
+    # the teacher
+    freeze: bool = _setting(
+        False, "train the classifier alone, on the backbone's features as they are", stages=(TEACH,), panel="Teacher"
+    )
+    cut: int | None = _setting(
+        None,
+        "only the backbone's first so many blocks, with the classifier behind the last of them",
+        stages=(TEACH,),
+        low=1,
+        high=1000,
+        panel="Teacher",
+    )
     # the student
     skips: int | None = _setting(
         3, "how many nodes back proxies reach: a number, or dense", stages=(TAILOR,), low=1, high=1000, panel="Student"
@@ -182,6 +194,8 @@ class Settings:
 
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
+SHARED = tuple(name for name, field in FIELDS.items() if field.metadata["panel"] != "Training")
+"""The settings that a command for several stages can have: not how long and how fast each is to learn."""
 CARRIED = tuple(name for name, field in FIELDS.items() if field.metadata["carried"])
 
 # PAPER.md, "Published settings" (those of Flowers; there "resized crop" is torchvision's, from 8 % of the picture on)
@@ -249,7 +263,7 @@ def read_config(path: Path, stage: str) -> dict[str, Any]:
     """
     document = _read_toml(path)
     document.pop("size", None)  # see size_in
-    for name in ("run", "machine", "prune"):  # what a run.toml says of these is no setting of a training stage
+    for name in ("run", "machine", "prune", "fit"):  # what a run.toml says of these is no setting of a training stage
         if isinstance(document.get(name), dict):
             del document[name]
     tables = {name: document.pop(name) for name in STAGES if isinstance(document.get(name), dict)}

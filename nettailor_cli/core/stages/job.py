@@ -43,6 +43,15 @@ class Job:
     force: bool = False
     tensorboard: bool = False
 
+    def data_folder(self) -> Path:
+        """The folder that was named, or the run's own. Raises UsageError when there is none."""
+        if self.data is not None:
+            return self.data
+        earlier = self.run.read().get("run", {}).get("data")
+        if earlier is None:
+            raise UsageError("which pictures?", "name their folder with --data DIR")
+        return Path(earlier)
+
 
 def ready_to_write(job: Job, stage: str, output: Path) -> bool:
     """Whether there is anything to do: False when --resume finds the work finished.

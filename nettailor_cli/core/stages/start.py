@@ -43,7 +43,7 @@ def start_teach(job: Job) -> ModelDocument:
         return delta.read_document(output)
     settings = _settings(job, TEACH, output, {})
     # the folder first: a slip of the pen there should not cost a download
-    dataset = find_pictures(_data(job), settings)
+    dataset = find_pictures(job.data_folder(), settings)
     backbone = _backbone(job)
     _warn_of_idle_flags(job, settings, dataset)
     bench = open_workbench(dataset, settings, backbone.preprocessing, settle_machine(job, settings), job.progress)
@@ -56,7 +56,7 @@ def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = Fa
     if not ready_to_write(job, TAILOR, output):
         return delta.read_document(output)
     settings = _settings(job, TAILOR, output, _teacher_settings(job, teacher))
-    dataset = find_pictures(_data(job), settings)
+    dataset = find_pictures(job.data_folder(), settings)
     backbone = _backbone(job)
     _warn_of_idle_flags(
         job,
@@ -91,7 +91,7 @@ def start_finetune(
     document = model.document
     tailored = document.settings.get(TAILOR, {})
     settings = _settings(job, FINETUNE, output, tailored)
-    dataset = find_pictures(_data(job), settings, classes=document.classes)
+    dataset = find_pictures(job.data_folder(), settings, classes=document.classes)
     _warn_of_another_split(job, str(pruned), document, dataset)
     machine = settle_machine(job, settings)
     network, digest = None, NO_TEACHER
@@ -159,15 +159,6 @@ def _backbone(job: Job) -> Backbone:
     if size is not None:
         backbone.preprocessing = replace(backbone.preprocessing, size=size)
     return backbone
-
-
-def _data(job: Job) -> Path:
-    if job.data is not None:
-        return job.data
-    earlier = job.run.read().get("run", {}).get("data")
-    if earlier is None:
-        raise UsageError("which pictures?", "name their folder with --data DIR")
-    return Path(earlier)
 
 
 def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:

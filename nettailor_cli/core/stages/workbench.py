@@ -35,8 +35,11 @@ class Workbench:
     machine: Machine
     skipped: int
 
-    def training(self, settings: Settings, seed: int) -> Batches:
-        """The training pictures in the batches and augmentation of `settings`; order and crops follow from `seed`."""
+    def training(self, settings: Settings, seed: int, share: float = 1.0) -> Batches:
+        """The training pictures in the batches and augmentation of `settings`; order and crops follow from `seed`.
+
+        `share` of them make an epoch, see `Batches`.
+        """
         return Batches(
             self.pictures,
             self.preprocessing,
@@ -47,6 +50,7 @@ class Workbench:
             ),
             shuffle=True,
             device=self.machine.device,
+            share=share,
         )
 
     def data_document(self, settings: Settings) -> dict[str, Any]:

@@ -1,0 +1,166 @@
+"""nettailor fit"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nettailor_cli.cli import options
+from nettailor_cli.cli.inspect import show_summary, summary_document
+from nettailor_cli.cli.output import Output
+from nettailor_cli.cli.training import make_job
+from nettailor_cli.core.budgets import BYTES, COUNT, Budget, Kind, parse_budget
+from nettailor_cli.core.errors import GateNotMet, UsageError, did_you_mean
+from nettailor_cli.core.search.ranking import RANKINGS
+from nettailor_cli.core.settings import SHARED, TAILOR
+
+if TYPE_CHECKING:
+    from nettailor_cli.core.stages.start_fit import Fitted
+
+TOLERANCE = 0.5
+SEARCHES = ("gradual", "sweep")
+
+
+@options.with_settings(TAILOR, SHARED)
+def fit(
+    *,
+    backbone: options.BackboneName = None,
+    data: options.Data = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            metavar="POINTS",
+            help=f"how far below the teacher's its val accuracy may be (default: {TOLERANCE}; with a budget: any)",
+            min=0,
+            max=100,
+            show_default=False,
+        ),
+    ] = None,
+    max_macs: Annotated[
+        str | None, typer.Option("--max-macs", metavar="N|P%", help="at most so many MACs: 900M, 40%")
+    ] = None,
+    max_params: Annotated[
+        str | None, typer.Option("--max-params", metavar="N|P%", help="at most so many parameters: 4M, 30%")
+    ] = None,
+    max_bytes: Annotated[
+        str | None,
+        typer.Option("--max-bytes", metavar="SIZE|P%", help="at most so many bytes, delta and blocks in use: 8MB, 30%"),
+    ] = None,
+    run: options.RunPath = None,
+    weights: options.Weights = None,
+    preset: options.Preset = None,
+    size: options.Size = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    ranking: Annotated[
+        str,
+        typer.Option(
+            "--ranking",
+            metavar="|".join(RANKINGS),
+            help="which block goes next: by alpha, or by the loss without it; -cost: per MAC saved",
+            rich_help_panel="Search",
+        ),
+    ] = "loss",
+    proxy_threshold: Annotated[
+        float,
+        typer.Option(
+            "--proxy-threshold", metavar="T", help="proxies with a smaller alpha go", min=0, max=1,
+            rich_help_panel="Search",
+        ),
+    ] = 0.05,
+    search: Annotated[
+        str,
+        typer.Option(
+            "--search",
+            metavar="gradual|sweep",
+            help="block by block, full trainings around the edge; or one full training for every number of blocks",
+            rich_help_panel="Search",
+        ),
+    ] = "gradual",
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="also train what it is to be compared with: everything, the classifier alone, the backbone cut short, "
+            "random blocks",
+            rich_help_panel="Search",
+        ),
+    ] = False,
+    resume: options.Resume = False,
+    force: options.Force = False,
+    config: options.Config = None,
+    tensorboard: options.TensorBoard = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    settings: dict[str, Any],
+) -> None:  # fmt: skip
+    """The whole procedure: the leanest network within the tolerance. Writes RUN/model.safetensors."""
+    output = Output(as_json=as_json, quiet=quiet)
+    if ranking not in RANKINGS:
+        raise UsageError(f"--ranking {ranking} is unknown", did_you_mean(ranking, RANKINGS) or ", ".join(RANKINGS))
+    if search not in SEARCHES:
+        raise UsageError(f"--search {search} is unknown", did_you_mean(search, SEARCHES) or ", ".join(SEARCHES))
+    budgets = {
+        "macs": _budget(max_macs, COUNT, "--max-macs"),
+        "parameters": _budget(max_params, COUNT, "--max-params"),
+        "bytes": _budget(max_bytes, BYTES, "--max-bytes"),
+    }
+    if tolerance is None and not any(budgets.values()):
+        tolerance = TOLERANCE
+    job = make_job(
+        output, data=data, backbone=backbone, run=run, weights=weights, mean=mean, std=std, size=size,
+        preset=preset, config=config, settings=settings, resume=resume, force=force, tensorboard=tensorboard,
+    )  # fmt: skip
+    from nettailor_cli.core.stages.fit import Plan
+    from nettailor_cli.core.stages.start_fit import Limits, start_fit
+
+    plan = Plan(search=search, ranking=ranking, threshold=proxy_threshold)
+    fitted = start_fit(job, Limits(tolerance, **budgets), plan, baselines=baselines)
+    path = job.run.model
+    rows = [row.to_json() for row in fitted.rows]
+
+    def show(console: Console) -> None:
+        console.print(_table(fitted))
+        console.print(fitted.choice.reason, soft_wrap=True)
+        show_summary(console, fitted.document)
+        console.print(f"wrote {path}", soft_wrap=True)
+
+    result = {
+        "file": str(path),
+        "met": fitted.choice.met,
+        "reason": fitted.choice.reason,
+        "teacher_accuracy": fitted.teacher_accuracy,
+        "candidates": rows,
+        **summary_document(fitted.document),
+    }
+    output.result(result, show)
+    if not fitted.choice.met:
+        raise GateNotMet(fitted.choice.reason, f"{path} holds it; allow more, or train longer (--preset, --config)")
+
+
+def _budget(text: str | None, kind: Kind, flag: str) -> Budget | None:
+    return None if text is None else parse_budget(text, kind, flag)
+
+
+def _table(fitted: Fitted) -> Table:
+    """All that was tried, from the largest to the leanest, beside the teacher."""
+    whole = fitted.document.graph.backbone
+    table = Table(box=None, pad_edge=False)
+    for name in ("tried", "val accuracy", "MACs", "parameters", "blocks kept", "epochs"):
+        table.add_column(name, justify="left" if name in ("tried", "blocks kept") else "right")
+    table.add_row("teacher", f"{fitted.teacher_accuracy:.2f} %", "100 %", "100 %", "all", "")
+    for row in fitted.rows:
+        chosen = " <" if row.name == fitted.choice.row.name else ""
+        table.add_row(
+            row.name + chosen,
+            f"{row.accuracy:.2f} ± {row.standard_error:.2f} %" + (" (given up)" if row.given_up else ""),
+            f"{100 * row.macs / whole.macs:.0f} %",
+            f"{100 * row.parameters / whole.parameters:.0f} %",
+            " ".join(map(str, row.blocks)) or "none",
+            f"{row.epochs:.0f}",
+        )
+    return table
