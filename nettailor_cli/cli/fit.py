@@ -81,6 +81,18 @@ def fit(
             rich_help_panel="Search",
         ),
     ] = "gradual",
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            metavar="N",
+            help="cross-validation: N networks of each, on other val pictures (default: 3 where the tolerance is less "
+            "than two of val's pictures, else 1)",
+            min=1,
+            show_default=False,
+            rich_help_panel="Search",
+        ),
+    ] = None,
     baselines: Annotated[
         bool,
         typer.Option(
@@ -119,7 +131,7 @@ def fit(
     from nettailor_cli.core.stages.start_fit import Limits, start_fit
 
     plan = Plan(search=search, ranking=ranking, threshold=proxy_threshold)
-    fitted = start_fit(job, Limits(tolerance, **budgets), plan, baselines=baselines)
+    fitted = start_fit(job, Limits(tolerance, **budgets), plan, folds=folds or 0, baselines=baselines)
     path = job.run.model
     rows = [row.to_json() for row in fitted.rows]
 
@@ -133,6 +145,7 @@ def fit(
         "file": str(path),
         "met": fitted.choice.met,
         "reason": fitted.choice.reason,
+        "folds": fitted.folds,
         "teacher_accuracy": fitted.teacher_accuracy,
         "candidates": rows,
         **summary_document(fitted.document),

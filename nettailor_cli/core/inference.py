@@ -79,6 +79,7 @@ def evaluate_on(
         group=document.data.get("group"),
         classes=document.classes,
         val_fraction=float(document.data.get("val_fraction", 0.2)),
+        fold=int(document.data.get("fold", 0)),
     )
     if split is None:
         split = _default_split(dataset, document)

@@ -113,6 +113,14 @@ class Settings:
         carried=True,
         panel="Data",
     )
+    fold: int = _setting(
+        0,
+        "for cross-validation: which part of that size becomes val; above 0 a val folder is put to train first",
+        low=0,
+        high=99,
+        carried=True,
+        panel="Data",
+    )
     group: str | None = _setting(
         None,
         "regular expression over CLASS/FILE; what shares its match stays on one side of the split",

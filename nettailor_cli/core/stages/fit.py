@@ -1,20 +1,21 @@
 """fit: teach, tailor, then search for the leanest network within the tolerance. Writes RUN/model.safetensors.
 
 The student is made smaller block by block, with a short training after each (RUN/search/shrink-K); from some of these
-networks a full one follows (RUN/search/kK), as `search.probing` asks for them. A candidate's file is its record: the
-search itself is a function of the files that are there, so --resume goes on by doing it again.
+networks a full one follows (RUN/search/kK), as `search.probing` asks for them. The search is a function of the
+candidates' files, so --resume goes on by doing it again. Every candidate has the same number of epochs behind it, the
+short ones included.
 
-Every candidate has the same number of epochs behind it, the short ones included.
+With several folds everything is done in each of them, on another part of the pictures as val, and the figures that
+decide are those of all folds together. What is delivered is the first fold's.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import random
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-from torch import Tensor
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import ModelDocument
@@ -22,18 +23,11 @@ from nettailor_cli.core.files import write_text
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.pruning import drop_weak_proxies, remove_blocks
 from nettailor_cli.core.search.choice import BASELINE, CANDIDATE, Choice, Row, Wanted, choose
-from nettailor_cli.core.search.probe import Probe
 from nettailor_cli.core.search.probing import first_probe, next_probe
-from nettailor_cli.core.search.ranking import scores, weakest
-from nettailor_cli.core.settings import TAILOR, TEACH, Settings
+from nettailor_cli.core.search.ranking import weakest
+from nettailor_cli.core.settings import TAILOR, TEACH
+from nettailor_cli.core.stages.candidate import Delta, Fold
 from nettailor_cli.core.stages.carry_out import Part
-from nettailor_cli.core.stages.finetune import finetune
-from nettailor_cli.core.stages.job import Job
-from nettailor_cli.core.stages.workbench import Workbench
-from nettailor_cli.core.teacher import Teacher
-
-Delta = tuple[ModelDocument, dict[str, Tensor]]
-"""What `delta.read` gives."""
 
 SHRINKING = 0.4
 """Share of the epochs of fine-tuning that taking out all blocks, one by one, would cost."""
@@ -46,7 +40,6 @@ HOPELESS = 8.0
 
 LOST = 15.0
 """Points below what is wanted at which shrinking ends: no training brings that back."""
-
 
 GRADUAL, SWEEP = "gradual", "sweep"
 
@@ -72,22 +65,17 @@ class Plan:
 
 @dataclass
 class Search:
-    """The search in one run directory, over the student that lies there."""
+    """The search over the students of `folds`; the first one's run directory is where the results go."""
 
-    job: Job
-    student: Delta
-    teacher: Teacher
-    teacher_digest: str
-    settings: Settings
-    bench: Workbench
-    probe: Probe
+    folds: Sequence[Fold]
     plan: Plan
     wanted: Wanted
+    rows: dict[str, Row] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.folder = self.job.run.path / "search"
-        self.share = min(1.0, SHRINKING * self.settings.epochs / self.student[0].graph.last)
-        self.rows: dict[str, Row] = {}
+        self.main = self.folds[0]
+        self.epochs = self.main.settings.epochs
+        self.share = min(1.0, SHRINKING * self.epochs / self.main.student[0].graph.last)
 
     def go(self) -> tuple[Choice, list[Row]]:
         """Try candidates until the edge of the tolerance is known; RUN/fit.json has the rows after each.
@@ -101,203 +89,211 @@ class Search:
         rows = sorted(self.rows.values(), key=lambda row: -row.macs)
         return choose(rows, self.wanted), rows
 
+    def unpruned(self) -> Row:
+        """The student as it was tailored, as a baseline."""
+        documents = [fold.student[0] for fold in self.folds]
+        measured = [replace(d, metrics={delta.MODEL: d.metrics["student"]}) for d in documents]
+        return self._row("unpruned", measured, self._epochs_before(), kind=BASELINE)
+
+    def random(self, removed: int) -> Row:
+        """A baseline: as many blocks, but a die chose them; gone at once, with a full training."""
+        whole = self.main.student[0].graph
+        draws = random.Random(self.main.settings.seed)
+        while True:
+            blocks = draws.sample([path.sink for path in whole.universal], removed)
+            if remove_blocks(whole, blocks).into(whole.last):
+                break
+        name = f"random-{removed:02d}"
+        return self._full(name, lambda fold: (self._without(fold, blocks), [fold.student]), removed, 0.0, kind=BASELINE)
+
+    # the two searches
+
     def _sweep(self) -> None:
-        document, tensors = self.student
-        ranks = self._scores(document.graph, tensors)
-        order = sorted(ranks, key=lambda block: (ranks[block], block))
-        for k in range(1, len(order) + 1):
-            smaller = remove_blocks(document.graph, order[:k])
-            if smaller.into(smaller.last):
-                graph = drop_weak_proxies(smaller, self.plan.threshold)
-                self._full(f"sweep-{k:02d}", graph, [self.student], k, short=0.0)
+        orders = {}
+        for fold in self.folds:
+            ranks = fold.scores(fold.student, self.plan.ranking)
+            orders[id(fold)] = [block for _, block in sorted((score, block) for block, score in ranks.items())]
+
+        def made(fold: Fold, k: int) -> tuple[Graph, list[Delta]]:
+            return self._without(fold, orders[id(fold)][:k]), [fold.student]
+
+        for k in range(1, min(map(len, orders.values())) + 1):
+            graphs = [made(fold, k)[0] for fold in self.folds]
+            if all(graph.into(graph.last) for graph in graphs):
+                self._full(f"sweep-{k:02d}", functools.partial(made, k=k), k, 0.0)
 
     def _gradually(self) -> None:
-        chain = self._shrink()
+        chains = self._shrink()
+        length = min(map(len, chains.values()))
+
+        def full(k: int) -> Row:
+            return self._full(f"k{k:02d}", lambda fold: self._state(chains, fold, k), k, (k + 1) * self.share)
+
         if self.wanted.accuracy is None:
             # accuracy falls with the blocks: the first two that the budget affords
-            inside = [k for k, state in enumerate(chain) if self.wanted.affords(self._row("", state[0], 0.0))]
-            for affordable in (inside or [len(chain) - 1])[:2]:
-                self._full_of(chain, affordable)
+            graphs = [document.graph for document, _ in chains[id(self.main)][:length]]
+            inside = [k for k, graph in enumerate(graphs) if self.wanted.affords(self._costs(graph))]
+            for affordable in (inside or [length - 1])[:2]:
+                full(affordable)
             return
         tried: dict[int, bool] = {}
-        screened = [_accuracy(document) for document, _ in chain]
+        screened = [self._mean([chain[k][0] for chain in chains.values()]) for k in range(length)]
         start = first_probe(screened, self.wanted.accuracy, RECOVERY)
         while (k := next_probe(tried, screened, start)) is not None:
-            tried[k] = self._is_good(self._full_of(chain, k))
+            row = full(k)
+            tried[k] = not row.given_up and self.wanted.accepts(row)
         good = max((k for k, within in tried.items() if within), default=0)
-        if good + 1 < len(chain):
-            self._swapped(chain, good + 1)
-        self._with_fewer_proxies(chain, good)
+        if good + 1 < length and len(self.folds) == 1:
+            self._swapped(chains[id(self.main)][good + 1], good + 1)
+        self._with_fewer_proxies(chains, good)
 
-    def _shrink(self) -> list[Delta]:
-        """The student with 0, 1, 2, ... blocks removed, each after a short training."""
-        document, tensors = self.student
-        graph = drop_weak_proxies(document.graph, self.plan.threshold)
-        chain = [self._short("shrink-00", graph, [self.student], 0)]
+    def _shrink(self) -> dict[int, list[Delta]]:
+        """For every fold, its student with 0, 1, 2, ... blocks removed, each after a short training."""
         floor = -1.0 if self.wanted.accuracy is None else self.wanted.accuracy - LOST
-        while max(_accuracy(document) for document, _ in chain[-2:]) >= floor:
-            document, tensors = chain[-1]
-            name = f"shrink-{len(chain):02d}"
-            if self.file(name).exists():
-                chain.append(delta.read(self.file(name)))
-                continue
-            ranks = self._scores(document.graph, tensors)
-            block = weakest(ranks)
-            if block is None:
-                break
-            self.job.progress.note(f"search: block {block} goes ({self.plan.ranking} {ranks[block]:.3g})")
-            smaller = drop_weak_proxies(remove_blocks(document.graph, {block}), self.plan.threshold)
-            chain.append(self._short(name, smaller, [chain[-1]], len(chain)))
-        return chain
+        chains: dict[int, list[Delta]] = {}
+        for fold in self.folds:
+            chain = chains[id(fold)] = [self._short(fold, "shrink-00", self._without(fold, []), [fold.student], 0)]
+            while max(_accuracy(document) for document, _ in chain[-2:]) >= floor:
+                name, k = f"shrink-{len(chain):02d}", len(chain)
+                if fold.file(name).exists():
+                    chain.append(delta.read(fold.file(name)))
+                    continue
+                ranks = fold.scores(chain[-1], self.plan.ranking)
+                block = weakest(ranks)
+                if block is None:
+                    break
+                fold.job.progress.note(f"search: block {block} goes ({self.plan.ranking} {ranks[block]:.3g})")
+                smaller = drop_weak_proxies(remove_blocks(chain[-1][0].graph, {block}), self.plan.threshold)
+                chain.append(self._short(fold, name, smaller, [chain[-1]], k))
+        return chains
 
-    def _scores(self, graph: Graph, tensors: dict[str, Tensor]) -> dict[int, float]:
-        return scores(graph, self.plan.ranking, lambda smaller: self.probe.loss(smaller, [(graph, tensors)]))
-
-    def _swapped(self, chain: list[Delta], k: int) -> None:
+    def _swapped(self, state: Delta, k: int) -> None:
         """At the first k that is not good enough, try other blocks: the swap with the lowest loss, if one helps."""
-        document, tensors = chain[k]
-        whole = self.student[0].graph
-        sources = [(document.graph, tensors), (whole, self.student[1])]
-        kept = {path.sink for path in document.graph.universal}
+        fold, graph = self.main, state[0].graph
+        whole = fold.student[0].graph
+        sources = [(graph, state[1]), (whole, fold.student[1])]
+        kept = {path.sink for path in graph.universal}
         losses: dict[tuple[int, int], float] = {}
         for out in kept:
             for into in {path.sink for path in whole.universal} - kept:
-                graph = self._with_blocks(kept - {out} | {into})
-                if abs(out - into) <= SWAP_REACH and graph and graph.cost.macs <= document.graph.cost.macs:
-                    losses[out, into] = self.probe.loss(graph, sources)
-        if not losses or min(losses.values()) >= self.probe.loss(document.graph, sources):
+                other = self._with(fold, kept - {out} | {into})
+                if abs(out - into) <= SWAP_REACH and other is not None and other.cost.macs <= graph.cost.macs:
+                    losses[out, into] = fold.probe.loss(other, sources)
+        if not losses or min(losses.values()) >= fold.probe.loss(graph, sources):
             return
         out, into = min(losses, key=lambda pair: (losses[pair], pair))
-        graph = self._with_blocks(kept - {out} | {into})
-        assert graph is not None
-        self.job.progress.note(f"search: block {into} in the place of {out}")
+        better = self._with(fold, kept - {out} | {into})
+        assert better is not None
+        fold.job.progress.note(f"search: block {into} in the place of {out}")
         name = f"{k:02d}-swap-{out}-{into}"
-        state = self._short(f"shrink-{name}", graph, [chain[k], self.student], k)
-        self._full(f"k{name}", state[0].graph, [state], k, short=(k + 2) * self.share)
+        short = self._short(fold, f"shrink-{name}", better, [state, fold.student], k)
+        self._full(f"k{name}", lambda _: (short[0].graph, [short]), k, (k + 2) * self.share)
 
-    def _with_blocks(self, blocks: set[int]) -> Graph | None:
-        """The student with these universal blocks alone, weak proxies dropped; None when that is not connected."""
-        whole = self.student[0].graph
-        graph = remove_blocks(whole, {path.sink for path in whole.universal} - blocks)
-        if not graph.into(graph.last) or len(graph.universal) != len(blocks):
-            return None
-        return drop_weak_proxies(graph, self.plan.threshold)
-
-    def _with_fewer_proxies(self, chain: list[Delta], k: int) -> None:
+    def _with_fewer_proxies(self, chains: dict[int, list[Delta]], k: int) -> None:
         """One more candidate at the edge: the same blocks, a higher threshold for the proxies."""
         threshold = min(1.0, LEANER_PROXIES * self.plan.threshold)
-        graph = drop_weak_proxies(chain[k][0].graph, threshold)
-        if len(graph.paths) < len(chain[k][0].graph.paths):
-            name = f"k{k:02d}-t{threshold:g}"
-            self._full(name, graph, [chain[k]], k, short=(k + 1) * self.share, threshold=threshold)
 
-    def unpruned(self) -> Row:
-        """The student as it was tailored, as a baseline."""
-        document = self.student[0]
-        metrics = {delta.MODEL: document.metrics["student"]}
-        return replace(
-            self._row("", replace(document, metrics=metrics), self._epochs_before()), name="unpruned", kind=BASELINE
-        )
+        def leaner(fold: Fold) -> tuple[Graph, list[Delta]]:
+            graph, before = self._state(chains, fold, k)
+            return drop_weak_proxies(graph, threshold), before
 
-    def random(self, k: int) -> Row:
-        """A baseline: k blocks that a die chose, gone at once, with a full training."""
-        document, _ = self.student
-        draws = random.Random(self.settings.seed)
-        while True:
-            blocks = draws.sample([path.sink for path in document.graph.universal], k)
-            smaller = remove_blocks(document.graph, blocks)
-            if smaller.into(smaller.last):
-                graph = drop_weak_proxies(smaller, self.plan.threshold)
-                return self._full(f"random-{k:02d}", graph, [self.student], k, short=0.0, kind=BASELINE)
+        if len(leaner(self.main)[0].paths) < len(self._state(chains, self.main, k)[0].paths):
+            self._full(f"k{k:02d}-t{threshold:g}", leaner, k, (k + 1) * self.share, threshold=threshold)
 
-    def _is_good(self, row: Row) -> bool:
-        return not row.given_up and self.wanted.accepts(row)
+    # graphs
 
-    def _short(self, name: str, graph: Graph, before: list[Delta], k: int) -> Delta:
+    def _without(self, fold: Fold, blocks: Sequence[int]) -> Graph:
+        """The fold's student without these blocks and weak proxies; it may be unconnected."""
+        graph = remove_blocks(fold.student[0].graph, blocks)
+        return drop_weak_proxies(graph, self.plan.threshold) if graph.into(graph.last) else graph
+
+    def _with(self, fold: Fold, blocks: set[int]) -> Graph | None:
+        """The fold's student with just these blocks; None when it can't have all of them and be connected."""
+        whole = fold.student[0].graph
+        graph = self._without(fold, sorted({path.sink for path in whole.universal} - blocks))
+        return graph if graph.into(graph.last) and len(graph.universal) == len(blocks) else None
+
+    @staticmethod
+    def _state(chains: dict[int, list[Delta]], fold: Fold, k: int) -> tuple[Graph, list[Delta]]:
+        state = chains[id(fold)][k]
+        return state[0].graph, [state]
+
+    # trainings
+
+    def _short(self, fold: Fold, name: str, graph: Graph, before: list[Delta], k: int) -> Delta:
         """The network with `graph`, made of `before`, after a short training."""
-        settings = replace(self.settings, epochs=1, patience=0)
-        return self._train(graph, before, settings, Part(name, share=self.share), k, self.plan.threshold)
-
-    def _full_of(self, chain: list[Delta], k: int) -> Row:
-        return self._full(f"k{k:02d}", chain[k][0].graph, [chain[k]], k, short=(k + 1) * self.share)
+        return fold.trained(graph, before, Part(name, share=self.share), 1, self._pruned(k, self.plan.threshold))
 
     def _full(
         self,
         name: str,
-        graph: Graph,
-        before: list[Delta],
+        made: Callable[[Fold], tuple[Graph, list[Delta]]],
         k: int,
-        *,
         short: float,
+        *,
         threshold: float | None = None,
         kind: str = CANDIDATE,
     ) -> Row:
-        """The row of the candidate `name`, trained in full if that was not done yet.
+        """The row of the candidate `name`, trained in full in every fold where that was not done yet.
 
-        `short`: epochs that its short trainings took; the full one has the rest.
+        `made`: its graph in a fold, and what it is made of. `short`: epochs that its short trainings took; the full one
+        has the rest.
         """
-        epochs = max(1, round(self.settings.epochs - short))
+        epochs = max(1, round(self.epochs - short))
         floor = 0.0
         if self.wanted.accuracy is not None and self.plan.search == GRADUAL and kind == CANDIDATE:
             floor = max(0.0, self.wanted.accuracy - HOPELESS)
-        settings, part = replace(self.settings, epochs=epochs), Part(name, floor=floor)
-        document, _ = self._train(graph, before, settings, part, k, threshold or self.plan.threshold)
-        self.rows[name] = replace(self._row(name, document, self._epochs_before() + short + epochs), kind=kind)
+        pruned = self._pruned(k, self.plan.threshold if threshold is None else threshold)
+        documents = [fold.trained(*made(fold), Part(name, floor=floor), epochs, pruned)[0] for fold in self.folds]
+        self.rows[name] = self._row(name, documents, self._epochs_before() + short + epochs, kind=kind)
         self._record()
         return self.rows[name]
 
-    def _train(
-        self, graph: Graph, before: list[Delta], settings: Settings, part: Part, k: int, threshold: float
-    ) -> Delta:
-        """Train the network with `graph`, made of `before`, unless its file is there: then that."""
-        output = self.file(part.name)
-        if not output.exists():
-            document = before[0][0]
-            same = graph == document.graph
-            sources = [(earlier.graph, tensors) for earlier, tensors in before]
-            student = self.probe.student(graph, sources, anew=not same)
-            prune = {"remove": k, "proxy_threshold": threshold, "ranking": self.plan.ranking}
-            pruned = replace(
-                document,
-                stage=delta.PRUNED,
-                graph=student.attended_graph(),
-                settings={**document.settings, "prune": prune},
-                metrics={key: metric for key, metric in document.metrics.items() if key != delta.MODEL},
-            )
-            finetune(
-                replace(self.job, resume=True), pruned, student, self.teacher, self.teacher_digest, settings,
-                self.bench, output, part,
-            )  # fmt: skip
-        return delta.read(output)
+    def _pruned(self, k: int, threshold: float) -> dict[str, object]:
+        return {"remove": k, "proxy_threshold": threshold, "ranking": self.plan.ranking}
 
-    def _row(self, name: str, document: ModelDocument, epochs: float) -> Row:
-        graph, metric = document.graph, document.metrics[delta.MODEL]
-        own = self.file(name).stat().st_size if name else 4 * graph.task_cost.parameters
-        return Row(
+    # figures
+
+    def _row(self, name: str, documents: Sequence[ModelDocument], epochs: float, *, kind: str = CANDIDATE) -> Row:
+        """The figures of all folds together; the costs are the first one's."""
+        metrics = [document.metrics[delta.MODEL] for document in documents]
+        graph, file = documents[0].graph, self.main.file(name)
+        costs = self._costs(graph)
+        return replace(
+            costs,
             name=name,
-            kind=CANDIDATE,
-            blocks=tuple(path.sink for path in graph.universal),
-            accuracy=metric["accuracy"],
-            images=metric["images"],
-            macs=graph.cost.macs,
-            parameters=graph.cost.parameters,
-            bytes=own + 4 * graph.universal_cost.parameters,
+            kind=kind,
+            accuracy=self._mean(documents),
+            images=sum(metric["images"] for metric in metrics),
+            bytes=file.stat().st_size + 4 * documents[0].graph.universal_cost.parameters
+            if file.exists()
+            else costs.bytes,
             epochs=epochs,
-            given_up="given_up_after_epochs" in metric,
+            given_up=any("given_up_after_epochs" in metric for metric in metrics),
         )
+
+    @staticmethod
+    def _costs(graph: Graph) -> Row:
+        """A row that has only what can be known before a training."""
+        blocks = tuple(path.sink for path in graph.universal)
+        macs, parameters = graph.cost.macs, graph.cost.parameters
+        return Row("", CANDIDATE, blocks, 0.0, 0, macs, parameters, 4 * parameters, 0.0)
+
+    @staticmethod
+    def _mean(documents: Sequence[ModelDocument]) -> float:
+        """Accuracy over all pictures of all folds, percent."""
+        images = [document.metrics[delta.MODEL]["images"] for document in documents]
+        return sum(_accuracy(d) * n for d, n in zip(documents, images, strict=True)) / sum(images)
 
     def _epochs_before(self) -> float:
         """Of teaching and tailoring."""
-        settings = self.student[0].settings
+        settings = self.main.student[0].settings
         return float(sum(settings.get(stage, {}).get("epochs", 0) for stage in (TEACH, TAILOR)))
-
-    def file(self, name: str) -> Path:
-        return self.folder / f"{name}.safetensors"
 
     def _record(self) -> None:
         rows = [row.to_json() for row in self.rows.values()]
         document = {"wanted": vars(self.wanted), "plan": vars(self.plan), "rows": rows}
-        write_text(self.job.run.path / "fit.json", json.dumps(document, indent=1) + "\n")
+        write_text(self.main.job.run.path / "fit.json", json.dumps(document, indent=1) + "\n")
 
 
 def _accuracy(document: ModelDocument) -> float:

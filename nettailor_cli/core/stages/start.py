@@ -189,7 +189,7 @@ def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:
 
 def _warn_of_idle_flags(job: Job, settings: Settings, dataset: Dataset, **reasons: str) -> None:
     """Say which flags were typed and change nothing, and why. `reasons`: flag -> why, empty where it does matter."""
-    own_val = "there is a val folder" if (dataset.root / "val").is_dir() else ""
+    own_val = "there is a val folder" if (dataset.root / "val").is_dir() and not settings.fold else ""
     reasons |= {
         "step_epochs": "" if settings.schedule == "step" else "the schedule is not step",
         "min_crop": "" if settings.augment == "resized-crop" else "pictures are not cropped like that",

@@ -8,19 +8,24 @@ from dataclasses import dataclass, replace
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.store import find_by_fingerprint
 from nettailor_cli.core.budgets import Budget
+from nettailor_cli.core.data.splits import folds as possible_folds
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import DataError, UsageError
 from nettailor_cli.core.files import check_place, sha256_of
 from nettailor_cli.core.models import load_teacher
-from nettailor_cli.core.run import refuse_to_overwrite
+from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.search.choice import Choice, Row, Wanted
 from nettailor_cli.core.search.probe import Probe, some
 from nettailor_cli.core.settings import FINETUNE, TAILOR, resolve
 from nettailor_cli.core.stages.baselines import fine_tuned
+from nettailor_cli.core.stages.candidate import Fold
 from nettailor_cli.core.stages.fit import Plan, Search
 from nettailor_cli.core.stages.job import Job, settle_machine
 from nettailor_cli.core.stages.start import start_tailor
 from nettailor_cli.core.stages.workbench import find_pictures, open_workbench
+
+FOLDS = 3
+"""Of cross-validation, where the tolerance is less than two pictures of val."""
 
 
 @dataclass(frozen=True)
@@ -35,73 +40,118 @@ class Limits:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The document of what was written, what was chosen and why, everything that was tried, the teacher's accuracy."""
+    """What was written and says of itself, what was chosen and why, all that was tried, the teacher's accuracy.
+
+    The accuracies are over all `folds`.
+    """
 
     document: ModelDocument
     choice: Choice
     rows: list[Row]
     teacher_accuracy: float
+    folds: int
 
 
-def start_fit(job: Job, limits: Limits, plan: Plan, *, baselines: bool = False) -> Fitted:
+def start_fit(job: Job, limits: Limits, plan: Plan, *, folds: int = 0, baselines: bool = False) -> Fitted:
     """`nettailor fit`: writes RUN/model.safetensors, the leanest network within `limits`, or the closest to them.
 
-    With `baselines` the rows hold, beside the candidates, what they are to be compared with (see `stages.baselines`).
-    Uses RUN's student if there is one, else tailors one (and teaches, if there is no teacher). Raises UsageError,
+    Uses RUN's student if there is one, else tailors one (and teaches, if there is no teacher). `folds`: for
+    cross-validation, each in RUN/folds/N; 0: as many as the number of val pictures asks for. With `baselines` the rows
+    hold, beside the candidates, what they are to be compared with (see `stages.baselines`). Raises UsageError,
     DataError and FileError as the stages do, and DataError when there is nothing to validate on.
     """
+    most = possible_folds(resolve(FINETUNE, flags=job.flags, config=job.config, preset=job.preset).val_fraction)
+    if folds > most:
+        raise UsageError(f"--folds {folds}: there are {most} parts of the size of val", "a smaller --val-fraction")
     output = job.run.model
     refuse_to_overwrite(output, force=job.force or job.resume)
     check_place(output)
     if job.force:
-        for leftover in (job.run.path / "search", job.run.path / "checkpoints"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in ("search", "checkpoints", "folds", "baselines"):
+            shutil.rmtree(job.run.path / leftover, ignore_errors=True)
     elif (job.run.path / "search").exists() and not job.resume:
         raise UsageError(f"{job.run.path} has an unfinished fit", "--resume goes on with it, --force starts again")
-    student_file = job.run.student
+    first = _fold(job)
+    wanted_folds = _number_of_folds(first, limits, folds)
+    others = [_fold(_job_of_fold(first, number)) for number in range(1, wanted_folds)]
+    search = Search([first, *others], plan, _wanted([first, *others], limits))
+    choice, rows = search.go()
+    chosen, tensors = delta.read(first.file(choice.row.name))
+    fit = {"tolerance": limits.tolerance, "folds": wanted_folds, **vars(plan), "met": choice.met}
+    chosen = replace(chosen, settings={**chosen.settings, "fit": fit})
+    delta.write(output, chosen, tensors)
+    if baselines:
+        student = first.student[0]
+        removed = student.graph.last - len(choice.row.blocks)
+        rows += [search.unpruned(), search.random(removed), *fine_tuned(job, student, choice.row)]
+    return Fitted(chosen, choice, rows, _teacher_accuracy([first, *others]), wanted_folds)
+
+
+def _fold(job: Job) -> Fold:
+    """What the search needs of one run directory; the teacher and the student are made where there is none."""
+    student_file, teacher_file = job.run.student, job.run.teacher
     if job.force or not student_file.exists():
         start_tailor(job)
     else:
         job.progress.note(f"student: {student_file}, as it was tailored")
     document, tensors = delta.read(student_file)
-    settings = resolve(
-        FINETUNE, flags=job.flags, config=job.config, preset=job.preset, carried=document.settings.get(TAILOR, {})
-    )
+    carried = document.settings.get(TAILOR, {})
+    settings = resolve(FINETUNE, flags=job.flags, config=job.config, preset=job.preset, carried=carried)
     dataset = find_pictures(job.data_folder(), settings, classes=document.classes)
     if document.data.get("digest") != dataset.digest:
         raise UsageError(
             f"{student_file} was tailored to other pictures or another split", "--force starts again, --run elsewhere"
         )
+    if "val" not in dataset.splits or "teacher" not in document.metrics:
+        raise DataError(f"{dataset.root} has nothing to validate on", "more pictures per class, or a val folder")
     machine = settle_machine(job, settings)
-    teacher_file = job.run.teacher
     teacher, _ = load_teacher(teacher_file, document.backbone, document.preprocessing, document.classes)
     bench = open_workbench(dataset, settings, document.preprocessing, machine, job.progress)
-    if bench.validation is None:
-        raise DataError(f"{dataset.root} has nothing to validate on", "more pictures per class, or a val folder")
     backbone = find_by_fingerprint(document.fingerprint, name=document.backbone, home=job.home, progress=job.progress)
     backbone.preprocessing = document.preprocessing
-    teacher_accuracy = float(document.metrics["teacher"]["accuracy"])
-    wanted = _wanted(document, limits, teacher_accuracy)
-    search = Search(
-        job=job, student=(document, tensors), teacher=teacher, teacher_digest=sha256_of(teacher_file),
-        settings=settings, bench=bench, plan=plan, wanted=wanted,
+    return Fold(
+        job=job,
+        student=(document, tensors),
+        teacher=teacher,
+        teacher_digest=sha256_of(teacher_file),
+        settings=settings,
+        bench=bench,
         probe=Probe(backbone, document, some(bench.training(settings, settings.seed)), machine),
+    )
+
+
+def _number_of_folds(first: Fold, limits: Limits, folds: int) -> int:
+    images = first.student[0].metrics["teacher"]["images"]
+    if folds or limits.tolerance is None or limits.tolerance * images / 100 >= 2:
+        return folds or 1
+    folds = min(FOLDS, possible_folds(first.settings.val_fraction))
+    first.job.progress.note(
+        f"cross-validation with {folds} folds: a tolerance of {limits.tolerance:g} points is less than two of val's "
+        f"{images} pictures (--folds 1 does without)"
+    )
+    return folds
+
+
+def _job_of_fold(first: Fold, number: int) -> Job:
+    """The job that does the same with another part of the pictures as val, in RUN/folds/`number`."""
+    job, document = first.job, first.student[0]
+    given = document.preprocessing
+    return replace(
+        job, run=RunDirectory(job.run.path / "folds" / str(number)), backbone=document.backbone, weights=None,
+        mean=given.mean, std=given.std, size=given.size, data=job.data_folder(), resume=True, force=False,
+        flags={**job.flags, "fold": number},
     )  # fmt: skip
-    choice, rows = search.go()
-    chosen, tensors = delta.read(search.file(choice.row.name))
-    fit = {"tolerance": limits.tolerance, **vars(plan), "met": choice.met, "reason": choice.reason}
-    chosen = replace(chosen, settings={**chosen.settings, "fit": fit})
-    delta.write(output, chosen, tensors)
-    if baselines:
-        removed = document.graph.last - len(choice.row.blocks)
-        rows += [search.unpruned(), search.random(removed), *fine_tuned(job, document, choice.row)]
-    return Fitted(chosen, choice, rows, teacher_accuracy)
 
 
-def _wanted(document: ModelDocument, limits: Limits, teacher_accuracy: float) -> Wanted:
-    whole = document.graph.backbone
+def _teacher_accuracy(folds: list[Fold]) -> float:
+    metrics = [fold.student[0].metrics["teacher"] for fold in folds]
+    return sum(m["accuracy"] * m["images"] for m in metrics) / sum(m["images"] for m in metrics)
+
+
+def _wanted(folds: list[Fold], limits: Limits) -> Wanted:
+    whole = folds[0].student[0].graph.backbone
     return Wanted(
-        None if limits.tolerance is None else teacher_accuracy - limits.tolerance,
+        None if limits.tolerance is None else _teacher_accuracy(folds) - limits.tolerance,
         macs=limits.macs.limit(whole.macs) if limits.macs else None,
         parameters=limits.parameters.limit(whole.parameters) if limits.parameters else None,
         bytes=limits.bytes.limit(4 * whole.parameters) if limits.bytes else None,

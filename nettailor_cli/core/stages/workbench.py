@@ -61,6 +61,7 @@ class Workbench:
             "digest": self.dataset.digest,
             "split_seed": settings.seed,
             "val_fraction": settings.val_fraction,
+            "fold": settings.fold,
             "group": settings.group,
         }
 
@@ -68,7 +69,12 @@ class Workbench:
 def find_pictures(data: Path, settings: Settings, classes: Sequence[str] | None = None) -> Dataset:
     """What is in the folder `data`, split as `settings` say; no picture is opened yet. Raises DataError."""
     dataset = read_dataset(
-        data, seed=settings.seed, group=settings.group, classes=classes, val_fraction=settings.val_fraction
+        data,
+        seed=settings.seed,
+        group=settings.group,
+        classes=classes,
+        val_fraction=settings.val_fraction,
+        fold=settings.fold,
     )
     if not dataset.splits.get("train"):
         raise DataError(f"{data} has no pictures to train on", "training needs DIR/train/CLASS or DIR/CLASS folders")
