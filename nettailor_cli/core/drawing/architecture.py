@@ -21,7 +21,7 @@ from nettailor_cli.core.graph import Graph, Path
 from nettailor_cli.core.printable import harmless
 
 BLOCKS_PER_ROW = 18
-NARROWEST = 520.0
+NARROWEST = 640.0
 """Pixels, for the title's sake."""
 END = 82.0
 """Room for the stem and the classifier beside the nodes."""
@@ -124,7 +124,8 @@ def _heading(document: ModelDocument, width: float) -> tuple[Text, Text]:
     macs, parameters = 100 * cost.macs / max(1, whole.macs), 100 * cost.parameters / max(1, whole.parameters)
     shares = f"{macs:.1f} % of the backbone's MACs, {parameters:.1f} % of its parameters"
     room = width - 2 * MARGIN
-    first = clipped(f"{harmless(document.backbone)} for {what} ({document.stage})", TITLE, room)
+    bold = 1.15 * TITLE  # as wide as letters of this size that are not bold
+    first = clipped(f"{harmless(document.backbone)} for {what} ({document.stage})", bold, room)
     return (
         Text(MARGIN, MARGIN + TITLE / 2, first, TITLE, INK, bold=True),
         Text(MARGIN, MARGIN + 1.9 * TITLE, clipped(f"{counts}; {shares}", SMALL, room), SMALL, INK),

@@ -26,7 +26,7 @@ NAMES = 9.0
 
 @dataclass(frozen=True)
 class _Look:
-    """How the rows of one kind are drawn, and what the legend calls them. first: whose label is placed first."""
+    """How the rows of one kind are drawn, and what the legend calls them. first: whose names get their places first."""
 
     words: str
     marker: str
@@ -37,8 +37,8 @@ class _Look:
 
 _LOOKS = {
     CANDIDATE: _Look("candidate", "o", "#0072b2", 5.5, 3),
-    BASELINE: _Look("baseline", "s", "#707070", 5.5, 2),
-    TEACHER: _Look("teacher", "D", "#222222", 6.0, 1),
+    BASELINE: _Look("baseline", "s", "#707070", 5.5, 1),
+    TEACHER: _Look("teacher", "D", "#222222", 6.0, 2),
     CHOSEN: _Look("chosen", "*", "#d55e00", 14.0, 0),
 }
 """Drawn in this order, the chosen one on top."""
@@ -82,8 +82,8 @@ def draw_candidates(
         axes = drawn.add_axes((0.095, 0.19, 0.885, 0.73 if title else 0.78))
         _set_up(axes, rows, split, title)
         level = _draw_tolerance(axes, rows, tolerance)
-        for kind in _LOOKS:
-            _draw_points(axes, [row for row in rows if row.kind == kind], _LOOKS[kind])
+        for layer, (kind, look) in enumerate(_LOOKS.items(), start=3):
+            _draw_points(axes, [row for row in rows if row.kind == kind], look, layer)
         handles, _ = axes.get_legend_handles_labels()
         drawn.legend(
             handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=9, handletextpad=0.4
@@ -98,7 +98,7 @@ def _set_up(axes: Axes, rows: Sequence[Row], split: str, title: str) -> None:
     axes.set_ylabel(f"accuracy on {harmless(split)}, %{bars}", fontsize=10)
     if title:
         axes.set_title(
-            clipped(harmless(title), 15, 0.85 * WIDTH), fontsize=11, fontweight="bold", loc="left", color=INK
+            clipped(harmless(title), 17, 0.88 * WIDTH), fontsize=11, fontweight="bold", loc="left", color=INK
         )
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
@@ -122,11 +122,10 @@ def _draw_tolerance(axes: Axes, rows: Sequence[Row], tolerance: float | None) ->
     return level
 
 
-def _draw_points(axes: Axes, rows: Sequence[Row], look: _Look) -> None:
+def _draw_points(axes: Axes, rows: Sequence[Row], look: _Look, layer: int) -> None:
     if not rows:
         return
     macs, accuracies = [row.macs for row in rows], [row.accuracy for row in rows]
-    zorder = 6 - look.first
     measured = [row for row in rows if row.error]
     if measured:
         axes.errorbar(
@@ -138,7 +137,7 @@ def _draw_points(axes: Axes, rows: Sequence[Row], look: _Look) -> None:
             elinewidth=0.9,
             capsize=2.5,
             alpha=0.5,
-            zorder=zorder,
+            zorder=layer,
         )
     axes.plot(
         macs,
@@ -150,12 +149,12 @@ def _draw_points(axes: Axes, rows: Sequence[Row], look: _Look) -> None:
         markeredgecolor="#ffffff",
         markeredgewidth=0.6,
         label=look.words,
-        zorder=zorder,
+        zorder=layer,
     )
 
 
 def _write_names(axes: Axes, rows: Sequence[Row], level: float | None) -> None:
-    """The names beside their points, those first that have to be read. The limits of `axes` have to be settled."""
+    """The names beside their points, the most needed and the long ones first. The axes' limits have to be settled."""
     rows = sorted(rows, key=lambda row: _LOOKS[row.kind].first)
     names = [clipped(harmless(row.name), 12, 0.3 * WIDTH) for row in rows]
     places = find_places(

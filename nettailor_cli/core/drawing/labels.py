@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 DISTANCES = (3.0, 10.0, 18.0, 28.0, 40.0, 54.0, 70.0, 90.0, 115.0)
 """From the rim of a point's mark to its label. From the second on a thin line has to join the two."""
+CROSSING = 25.0
+"""How much farther a label goes so that the line to its point crosses nothing."""
 _ANGLES = (0, 90, 270, 180, 45, 315, 135, 225, *range(15, 360, 15))
 """Where a label goes, in degrees, the best first: right of its point, above, below, left, then what lies between."""
 
@@ -62,7 +64,7 @@ def find_places(labels: Sequence[Label], lines: Sequence[Area], room: Area) -> l
     """A place inside `room` for each of `labels`, the first ones first; None for one that finds no free place.
 
     No label covers a mark, another label or one of `lines`. The line from a label to its point crosses other marks and
-    labels only where there is no other place.
+    labels only where a place without that would be `CROSSING` farther away.
     """
     marks = [_area(label.x, label.y, 2 * label.radius, 2 * label.radius) for label in labels]
     written: list[Area] = []
@@ -70,28 +72,29 @@ def find_places(labels: Sequence[Label], lines: Sequence[Area], room: Area) -> l
     for label, mark in zip(labels, marks, strict=True):
         taken = (*lines, *marks, *written)
         others = [other for other in (*marks, *written) if not other.overlaps(mark)]
-        best: Place | None = None
-        for place in _around(label):
+        best, least = None, math.inf
+        for place, distance in _around(label):
+            if distance >= least:
+                break
             if not room.holds(place.area) or any(place.area.overlaps(other) for other in taken):
                 continue
-            clear = not place.far or not any(crosses((label.x, label.y), place.area.middle, other) for other in others)
-            if clear or best is None:
-                best = place
-            if clear:
-                break
+            crossed = place.far and any(crosses((label.x, label.y), place.area.middle, other) for other in others)
+            penalty = distance + CROSSING * crossed
+            if penalty < least:
+                best, least = place, penalty
         if best is not None:
             written.append(best.area)
         found.append(best)
     return found
 
 
-def _around(label: Label) -> Iterator[Place]:
-    """Where a label could stand around its point, the best place first."""
+def _around(label: Label) -> Iterator[tuple[Place, float]]:
+    """Where a label could stand around its point, the best place first, and how far from its point's mark."""
     for distance in DISTANCES:
         for angle in _ANGLES:
             x = label.x + math.cos(math.radians(angle)) * (label.radius + distance + label.width / 2)
             y = label.y + math.sin(math.radians(angle)) * (label.radius + distance + label.height / 2)
-            yield Place(_area(x, y, label.width, label.height), distance > DISTANCES[0])
+            yield Place(_area(x, y, label.width, label.height), distance > DISTANCES[0]), distance
 
 
 def _area(x: float, y: float, width: float, height: float) -> Area:
