@@ -12,11 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from nettailor_cli.cli import options
-from nettailor_cli.cli.output import Output, harmless
+from nettailor_cli.cli.output import Output
 from nettailor_cli.core.budgets import COUNT, Budget, parse_budget
 from nettailor_cli.core.delta import STAGES, TEACHER, ModelDocument, read_document
-from nettailor_cli.core.errors import GateNotMet
+from nettailor_cli.core.errors import GateNotMet, UsageError
 from nettailor_cli.core.graph import Cost
+from nettailor_cli.core.printable import harmless
 
 STEPS = ("teach", "tailor", "prune", "finetune")
 
@@ -36,6 +37,14 @@ def inspect(
         str | None,
         typer.Option("--max-params", metavar="BUDGET", help="the same for parameters", show_default=False),
     ] = None,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE.svg", help="draw the architecture", show_default=False)
+    ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option("--png", metavar="FILE.png", help="the same as PNG (needs nettailor[plot])", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace pictures that are there")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -47,7 +56,15 @@ def inspect(
     }
     document = read_document(file)
     output = Output(as_json=as_json, quiet=quiet)
-    result = {"file": str(file), "bytes": file.stat().st_size, **document.to_json(), **summary_document(document)}
+    pictures = {form: path for form, path in (("svg", svg), ("png", png)) if path is not None}
+    _draw(document, pictures, output, force=force)
+    result = {
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        "pictures": {form: str(path) for form, path in pictures.items()},
+        **document.to_json(),
+        **summary_document(document),
+    }
 
     def show(console: Console) -> None:
         console.print(_nodes(document))
@@ -75,6 +92,27 @@ def _check_gates(document: ModelDocument, budgets: Mapping[str, Budget]) -> None
             )
     if missed:
         raise GateNotMet("\n".join(missed))
+
+
+def _draw(document: ModelDocument, pictures: Mapping[str, Path], output: Output, *, force: bool) -> None:
+    """Draw the picture of each form, then write them to their paths. Raises UsageError before anything is written."""
+    if not pictures:
+        return
+    from nettailor_cli.core.drawing.pictures import draw_architecture
+    from nettailor_cli.core.files import write_bytes
+    from nettailor_cli.core.run import refuse_to_overwrite
+
+    for form, path in pictures.items():
+        if path.suffix.lower() != f".{form}":
+            raise UsageError(f"--{form} {path}: the file's name has to end in .{form}")
+        refuse_to_overwrite(path, force=force)
+    drawn = [(path, draw_architecture(document, form)) for form, path in pictures.items()]
+    for path, data in drawn:
+        try:
+            write_bytes(path, data)
+        except UsageError as error:
+            raise UsageError(error.message, "name another file") from error
+        output.note(f"drawn: {path}")
 
 
 def summary_document(document: ModelDocument) -> dict[str, Any]:

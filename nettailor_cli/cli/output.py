@@ -15,18 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.console import Console
 from rich.text import Text
 
+from nettailor_cli.core.printable import harmless
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 PLAIN_WIDTH = 100
 """Columns where there is no terminal to ask: a log should not depend on the window that it was made in."""
-
-
-def harmless(text: object) -> str:
-    """`text` with control characters, terminal escapes and lone surrogates shown as escapes."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii") for c in str(text)
-    )
 
 
 class Output:

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from nettailor_cli.cli import options
-from nettailor_cli.cli.output import Output, harmless
+from nettailor_cli.cli.output import Output
 from nettailor_cli.core.errors import DataError, UsageError
+from nettailor_cli.core.printable import harmless
 
 if TYPE_CHECKING:
     from nettailor_cli.core.inference import Prediction

@@ -10,6 +10,8 @@ from nettailor_cli.core.backbones.store import find_by_fingerprint
 from nettailor_cli.core.budgets import Budget
 from nettailor_cli.core.data.splits import folds as possible_folds
 from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.drawing import candidates
+from nettailor_cli.core.drawing.run_pictures import write_pictures
 from nettailor_cli.core.errors import DataError, UsageError
 from nettailor_cli.core.files import check_place, sha256_of
 from nettailor_cli.core.models import load_teacher
@@ -55,6 +57,8 @@ class Fitted:
 def start_fit(job: Job, limits: Limits, plan: Plan, *, folds: int = 0, baselines: bool = False) -> Fitted:
     """`nettailor fit`: writes RUN/model.safetensors, the leanest network within `limits`, or the closest to them.
 
+    Beside it architecture.svg and candidates.svg, and as .png, are its pictures.
+
     Uses RUN's student if there is one, else tailors one (and teaches, if there is no teacher). `folds`: for
     cross-validation, each in RUN/folds/N; 0: as many as the number of val pictures asks for. With `baselines` the rows
     hold, beside the candidates, what they are to be compared with (see `stages.baselines`). Raises UsageError,
@@ -84,7 +88,20 @@ def start_fit(job: Job, limits: Limits, plan: Plan, *, folds: int = 0, baselines
         student = first.student[0]
         removed = student.graph.last - len(choice.row.blocks)
         rows += [search.unpruned(), search.random(removed), *fine_tuned(job, student, choice.row)]
-    return Fitted(chosen, choice, rows, _teacher_accuracy([first, *others]), wanted_folds)
+    fitted = Fitted(chosen, choice, rows, _teacher_accuracy([first, *others]), wanted_folds)
+    write_pictures(job.run.path, chosen, _drawn(fitted), job.progress, tolerance=limits.tolerance)
+    return fitted
+
+
+def _drawn(fitted: Fitted) -> list[candidates.Row]:
+    """The rows as they are drawn; what was given up halfway is not."""
+    whole = fitted.document.graph.backbone
+    drawn = [candidates.Row("teacher", candidates.TEACHER, 100.0, fitted.teacher_accuracy)]
+    for row in fitted.rows:
+        if not row.given_up:
+            kind = candidates.CHOSEN if row == fitted.choice.row else row.kind
+            drawn.append(candidates.Row(row.name, kind, 100 * row.macs / whole.macs, row.accuracy, row.standard_error))
+    return drawn
 
 
 def _fold(job: Job) -> Fold:
