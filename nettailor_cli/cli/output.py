@@ -6,10 +6,12 @@ epoch. Whatever comes from files (class names, paths) is shown with control char
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
@@ -27,6 +29,13 @@ def harmless(text: object) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii") for c in str(text)
     )
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    """One line of a CSV file, without its end; nothing in a cell can break the line."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="").writerow([harmless(cell) for cell in cells])
+    return stream.getvalue()
 
 
 class Output:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nettailor_cli.cli import options
-from nettailor_cli.cli.output import Output, harmless
+from nettailor_cli.cli.output import Output, csv_line, harmless
 from nettailor_cli.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -66,11 +64,11 @@ def predict(
             output.row(json.dumps(_document(prediction)))
     elif form == "csv":
         output.row(
-            _csv_line(["image", *(f"{what}_{k}" for k in range(1, top_k + 1) for what in ("class", "probability"))])
+            csv_line(["image", *(f"{what}_{k}" for k in range(1, top_k + 1) for what in ("class", "probability"))])
         )
         for prediction in good:
             cells = (cell for name, p in prediction.classes for cell in (name, f"{p:.6f}"))
-            output.row(_csv_line([str(prediction.path), *cells]))
+            output.row(csv_line([str(prediction.path), *cells]))
     else:
         _show_table(output.out, list(good))
     if bad:
@@ -92,12 +90,6 @@ def _document(prediction: Prediction) -> dict[str, object]:
         "image": str(prediction.path),
         "classes": [{"class": name, "probability": probability} for name, probability in prediction.classes],
     }
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="").writerow([harmless(cell) for cell in cells])
-    return stream.getvalue()
 
 
 def _show_table(console: Console, predictions: Sequence[Prediction]) -> None:

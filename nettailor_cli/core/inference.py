@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nettailor_cli.core.confusion import Confusion, confusion_of
 from nettailor_cli.core.data import (
     IMAGE_SUFFIXES,
     BadImage,
@@ -37,10 +38,14 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A score, the split that it was measured on, and how many pictures were left out because they are broken."""
+    """A score, the split that it was measured on, and how many pictures were left out because they are broken.
+
+    `confusion` tells the score class by class.
+    """
 
     split: str
     score: Score
+    confusion: Confusion
     skipped: int
 
 
@@ -96,7 +101,8 @@ def evaluate_on(
     progress.start("evaluating", len(batches))
     score = evaluate(model.logits, model.network, batches, machine, top_k=top_k, after_batch=progress.advance)
     progress.finish()
-    return Evaluation(split, score, skipped=len(pictures.skipped))
+    confusion = confusion_of(score.labels.numpy(), score.predicted.numpy(), document.classes)
+    return Evaluation(split, score, confusion, skipped=len(pictures.skipped))
 
 
 def _default_split(dataset: Dataset, document: ModelDocument) -> str:
