@@ -18,7 +18,7 @@ _HOMES = {
     "read_document": "delta",
     "prune_file": "stages.prune",
     "load_model": "models",
-    "find_images": "inference",
+    "find_images": "data",
     "predict": "inference",
     "evaluate_on": "inference",
     "choose_machine": "training.precision",

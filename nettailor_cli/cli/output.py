@@ -61,9 +61,11 @@ class Output:
         elif not self.quiet:
             show(self.out)
 
-    def row(self, text: str) -> None:
-        """One line of a result that is made of lines (JSON lines, CSV)."""
-        print(text)
+    def rows(self, lines: Iterable[str]) -> None:
+        """Some lines of a result that is made of lines (JSON lines, CSV), for whoever reads them to have at once."""
+        for line in lines:
+            print(line)
+        print(end="", flush=True)
 
     # progress
 
