@@ -10,12 +10,18 @@ from rich.console import Console
 
 from nettailor_cli.cli import confusion as views
 from nettailor_cli.cli import options
+from nettailor_cli.cli.completion import model_files
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.errors import GateNotMet, UsageError
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a model file: teacher, student, pruned or final")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="a model file: teacher, student, pruned or final", autocompletion=model_files
+        ),
+    ],
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="folder of pictures", show_default=False)],
     split: Annotated[
         str | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nettailor_cli.cli import options
+from nettailor_cli.cli.completion import model_files
 from nettailor_cli.cli.names import names_on_stdin
 from nettailor_cli.cli.output import Output
 from nettailor_cli.cli.predictions import FORMATS, document, writer
@@ -22,7 +23,7 @@ STDIN = "-"
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a model file")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a model file", autocompletion=model_files)],
     images: Annotated[
         list[str],
         typer.Argument(
