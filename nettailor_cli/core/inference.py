@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nettailor_cli.core.confusion import Confusion, confusion_of
 from nettailor_cli.core.data import (
@@ -27,7 +29,7 @@ from nettailor_cli.core.data import (
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.models import Model
-from nettailor_cli.core.progress import Progress
+from nettailor_cli.core.progress import SILENT, Progress
 from nettailor_cli.core.settings import MEMORY_LIMIT
 from nettailor_cli.core.training.evaluate import Score, evaluate
 from nettailor_cli.core.training.precision import Machine
@@ -62,7 +64,7 @@ def evaluate_on(
     model: Model,
     data: Path,
     machine: Machine,
-    progress: Progress,
+    progress: Progress = SILENT,
     *,
     split: str | None = None,
     top_k: tuple[int, ...] = (1,),
@@ -150,35 +152,46 @@ def predict_batches(
     return _batches_of_predictions(model, iter(images), machine, top_k, batch_size, workers)
 
 
+def probabilities(model: Model, squares: np.ndarray[Any, np.dtype[np.uint8]], machine: Machine) -> Tensor:
+    """The classes' probabilities: (N, C), float32, range [0, 1], on the machine's device.
+
+    `squares` are N pictures as `to_square` makes them: uint8, shape (N, S, S, 3), S the preprocessing's `resize`.
+    Raises UsageError for another shape or type.
+    """
+    preprocessing = model.document.preprocessing
+    if squares.dtype != np.uint8 or squares.shape[1:] != (preprocessing.resize, preprocessing.resize, 3):
+        wanted = f"uint8 (N, {preprocessing.resize}, {preprocessing.resize}, 3)"
+        raise UsageError(f"pictures are {wanted}, not {squares.dtype} {squares.shape}", "see to_square")
+    model.network.to(machine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    mean, std = (torch.tensor(v, device=machine.device)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
+    # (N, S, S, 3) uint8 -> (N, 3, size, size) in [0, 1], the same crop as in evaluation
+    pixels = torch.from_numpy(np.require(squares, requirements="W")).permute(0, 3, 1, 2).to(machine.device)
+    unit = central_crop(pixels, preprocessing.size)
+    normalised = ((unit - mean) / std).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), machine.autocast():
+        logits = model.logits(normalised)
+    return logits.float().softmax(dim=1)
+
+
 def _batches_of_predictions(
     model: Model, images: Iterator[Path], machine: Machine, top_k: int, batch_size: int, workers: int
 ) -> Iterator[list[Prediction]]:
-    preprocessing = model.document.preprocessing
-    mean, std = (torch.tensor(v, device=machine.device)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
-    model.network.to(machine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    side = model.document.preprocessing.resize
     with ThreadPoolExecutor(workers or cores()) as pool:
         while paths := list(islice(images, batch_size)):  # never a name more: the next one may be long in coming
-            squares = list(pool.map(lambda path: _square_or_reason(path, preprocessing.resize), paths))
+            squares = list(pool.map(lambda path: _square_or_reason(path, side), paths))
             good = [square for square in squares if not isinstance(square, str)]
-            probabilities: Iterator[list[tuple[str, float]]] = iter(())
+            best: Iterator[list[tuple[str, float]]] = iter(())
             if good:
-                # (N, side, side, 3) uint8 -> (N, 3, size, size) in [0, 1], the same crop as in evaluation
-                pixels = torch.from_numpy(np.stack(good)).permute(0, 3, 1, 2).to(machine.device)
-                unit = central_crop(pixels, preprocessing.size)
-                normalised = ((unit - mean) / std).contiguous(memory_format=torch.channels_last)
-                with torch.inference_mode(), machine.autocast():
-                    logits = model.logits(normalised)
-                probabilities = iter(_best(logits.float().softmax(dim=1), model.document.classes, top_k))
+                best = iter(_best(probabilities(model, np.stack(good), machine), model.document.classes, top_k))
             yield [
-                Prediction(path, error=square)
-                if isinstance(square, str)
-                else Prediction(path, tuple(next(probabilities)))
+                Prediction(path, error=square) if isinstance(square, str) else Prediction(path, tuple(next(best)))
                 for path, square in zip(paths, squares, strict=True)
             ]
 
 
-def _best(probabilities: torch.Tensor, classes: Sequence[str], top_k: int) -> list[list[tuple[str, float]]]:
-    values, indices = probabilities.topk(top_k, dim=1)
+def _best(shares: Tensor, classes: Sequence[str], top_k: int) -> list[list[tuple[str, float]]]:
+    values, indices = shares.topk(top_k, dim=1)
     return [
         [(classes[index], value) for value, index in zip(row, places, strict=True)]
         for row, places in zip(values.tolist(), indices.tolist(), strict=True)
