@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nettailor_cli.cli import options
+from nettailor_cli.cli.completion import model_files
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.budgets import COUNT, Budget, parse_budget
 from nettailor_cli.core.delta import STAGES, TEACHER, ModelDocument, read_document
@@ -23,7 +24,10 @@ STEPS = ("teach", "tailor", "prune", "finetune")
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="a teacher, student, pruned or final model")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="a teacher, student, pruned or final model", autocompletion=model_files),
+    ],
     max_macs: Annotated[
         str | None,
         typer.Option(

@@ -16,7 +16,7 @@ from nettailor_cli.core.backbones.weights_file import read_weights
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.preprocessing import Preprocessing
-from nettailor_cli.core.progress import Progress
+from nettailor_cli.core.progress import SILENT, Progress
 from nettailor_cli.core.sealed import is_sealed
 from nettailor_cli.core.settings import TEACH
 from nettailor_cli.core.state import copy_state
@@ -36,7 +36,7 @@ class Model:
         return self.network(images).logits
 
 
-def load_model(path: Path, *, home: Path, progress: Progress) -> Model:
+def load_model(path: Path, *, home: Path, progress: Progress = SILENT) -> Model:
     """The model in the file `path`: a teacher, or a delta with its backbone found by fingerprint under `home`.
 
     Raises UsageError or FileError; see `delta.read_document` and `backbones.store.find_by_fingerprint`.
