@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from nettailor_cli.cli import options
+from nettailor_cli.cli.figures import macs as _macs
+from nettailor_cli.cli.figures import millions as _millions
 from nettailor_cli.cli.output import Output, harmless
 from nettailor_cli.core.delta import STAGES, TEACHER, ModelDocument, read_document
-from nettailor_cli.core.graph import Cost
+from nettailor_cli.core.graph import total
 
 STEPS = ("teach", "tailor", "prune", "finetune")
 
@@ -113,8 +115,8 @@ def _nodes(document: ModelDocument) -> Table:
             continue
         universal = next((path for path in paths if path.is_universal), None)
         proxies = [path for path in paths if not path.is_universal]
-        own = sum((path.cost for path in proxies), Cost(0, 0))
-        cost = sum((path.cost for path in paths), Cost(0, 0))
+        own = total(path.cost for path in proxies)
+        cost = total(path.cost for path in paths)
         table.add_row(
             str(node),
             "kept" if universal else Text("removed", style="dim"),
@@ -149,11 +151,3 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
     )
     for name, text in lines:
         console.print(Text(f"{name:<9} {harmless(text)}"))
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.2f} M" if count >= 10_000 else f"{count / 1e3:.1f} k"
-
-
-def _macs(count: int) -> str:
-    return f"{count / 1e9:.3f} G" if count >= 1e8 else f"{count / 1e6:.2f} M"

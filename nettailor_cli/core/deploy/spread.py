@@ -1,0 +1,39 @@
+"""A measured quantity: its median, and the quartiles that say how far to trust it. No torch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Spread:
+    """`median` of some measurements; a quarter of them lie below `low`, a quarter above `high`. In any unit."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of one value or more."""
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, low, high)
+
+    def to_json(self) -> dict[str, float | list[float]]:
+        return {"median": self.median, "quartiles": [self.low, self.high]}
+
+
+def duration(microseconds: float) -> str:
+    """Three digits and a unit: "812 us", "3.21 ms", "1.20 s"."""
+    for unit, size in (("s", 1e6), ("ms", 1e3)):
+        if microseconds >= 0.9995 * size:
+            return f"{_three_digits(microseconds / size)} {unit}"
+    return f"{_three_digits(microseconds)} us"
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.0f}" if number >= 99.95 else f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"
