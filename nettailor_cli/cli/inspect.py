@@ -15,6 +15,7 @@ from nettailor_cli.cli.figures import macs as _macs
 from nettailor_cli.cli.figures import millions as _millions
 from nettailor_cli.cli.output import Output, harmless
 from nettailor_cli.core.delta import STAGES, TEACHER, ModelDocument, read_document
+from nettailor_cli.core.deploy.spread import duration
 from nettailor_cli.core.graph import total
 
 STEPS = ("teach", "tailor", "prune", "finetune")
@@ -43,6 +44,7 @@ def summary_document(document: ModelDocument) -> dict[str, Any]:
     graph = document.graph
     cost, whole = graph.cost, graph.backbone
     universal, task = _shares(document)
+    measured = cost.latency is not None and whole.latency is not None
     return {
         "stage": document.stage,
         "totals": {
@@ -52,8 +54,14 @@ def summary_document(document: ModelDocument) -> dict[str, Any]:
             "macs": cost.macs,
             "blocks": len(graph.universal),
             "proxies": len(graph.proxies),
+            **({"latency_us": cost.latency} if measured else {}),
         },
-        "backbone_totals": {"parameters": whole.parameters, "macs": whole.macs, "blocks": graph.last},
+        "backbone_totals": {
+            "parameters": whole.parameters,
+            "macs": whole.macs,
+            "blocks": graph.last,
+            **({"latency_us": whole.latency} if measured else {}),
+        },
         "removed": {
             "parameters": 100 * (1 - cost.parameters / whole.parameters),
             "macs": 100 * (1 - cost.macs / whole.macs),
@@ -78,11 +86,14 @@ def show_summary(console: Console, document: ModelDocument) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("", document.stage, "backbone", "removed"):
         table.add_column(column, justify="left" if not column else "right")
-    rows = (
+    rows = [
         ("parameters", _millions(cost.parameters), _millions(whole.parameters), 1 - cost.parameters / whole.parameters),
         ("MACs", _macs(cost.macs), _macs(whole.macs), 1 - cost.macs / whole.macs),
         ("blocks", str(len(graph.universal)), str(graph.last), 1 - len(graph.universal) / graph.last),
-    )
+    ]
+    if cost.latency is not None and whole.latency:
+        row = ("latency", duration(cost.latency), duration(whole.latency), 1 - cost.latency / whole.latency)
+        rows.append(row)
     for name, own, theirs, removed in rows:
         table.add_row(name, own, theirs, f"{100 * removed:.1f} %" if removed >= 0 else f"{-100 * removed:.1f} % more")
     console.print(table)
@@ -138,7 +149,7 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
     images = ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test") if split in counts)
     steps = [step for step in STEPS if step in document.settings]
     seeds = {settings.get("seed") for settings in document.settings.values() if "seed" in settings}
-    lines = (
+    lines = [
         ("backbone", f"{document.backbone}, fingerprint {document.fingerprint[:12]}"),
         ("classes", f"{len(names)}: {shown}"),
         ("input", f"{pre.size} px, mean {list(pre.mean)}, std {list(pre.std)}"),
@@ -148,6 +159,11 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
             f"nettailor {document.package}: {' > '.join(steps)}, seed {', '.join(map(str, seeds))}",
         ),
         ("file", f"{file.stat().st_size / 1e6:.2f} MB, digests checked"),
-    )
+    ]
+    tailored = document.settings.get("tailor", {})
+    if "latency_table" in tailored:
+        table = tailored["latency_table"]
+        text = f"the parts' sum at batch {tailored['latency_batch']}, table {table['digest'][:12]}: {table['machine']}"
+        lines.append(("latency", text))
     for name, text in lines:
         console.print(Text(f"{name:<9} {harmless(text)}"))

@@ -51,7 +51,8 @@ def calibrate(
     stays as it is.
     """
     stopwatch = stopwatch or Stopwatch()
-    parts = _Parts(build_random(arch, 0), machine, skips, proxy_width)
+    with torch.random.fork_rng(devices=[]):
+        parts = _Parts(build_random(arch, 0), machine, skips, proxy_width)
     timings: dict[int, dict[str, Spread]] = {}
     progress.start("measuring", len(batches))
     for batch in batches:
@@ -106,9 +107,9 @@ class _Parts:
 
     def _nodes(self, images: Tensor) -> list[Tensor]:
         """x_0..x_L, each (N, C_l, H_l, W_l); of equal shapes only the first is kept, and stands for all."""
-        first: dict[torch.Size, Tensor] = {}
         with torch.inference_mode(), self.machine.autocast():
             nodes = [self.backbone.stem(images)]
+            first = {nodes[0].shape: nodes[0]}
             for block in self.backbone.blocks:
                 x = self.backbone.activation(block(nodes[-1]))
                 nodes.append(first.setdefault(x.shape, x))

@@ -73,7 +73,8 @@ class LatencyTable:
             raise FileError(f"{self.source} has batch sizes {there}, not {batch}", hint)
         medians = {name: spread.median for name, spread in self.timings[batch].items()}
         blocks = [f"universal {node}" for node in range(1, graph.last + 1)]
-        lacking = [name for name in (STEM, HEAD, *blocks, *(p.name for p in graph.paths)) if name not in medians]
+        parts = dict.fromkeys((STEM, HEAD, *blocks, *(path.name for path in graph.paths)))
+        lacking = [name for name in parts if name not in medians]
         if lacking:
             more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
             raise FileError(f"{self.source} has no latency of {lacking[0]}{more} at batch {batch}", hint)
