@@ -139,7 +139,7 @@ class LatencyTable:
             raise FileError(f"{source} is not a latency table: {error}", hint) from error
         except KeyError as error:
             raise FileError(f"{source} is not a latency table: it has no {error}", hint) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise FileError(f"{source} is not a latency table: {error}", hint) from error
 
 

@@ -140,6 +140,8 @@ def test_parts_that_the_graph_does_not_have_do_no_harm() -> None:
         ("median = 125.0, ", "", "has no 'median'"),
         ("quartiles = [124.5, 126.5]", "quartiles = [124.5]", "not enough values"),
         ("format = 1", "format 1", "is not a latency table: Expected"),
+        ("[machine]", "[batch_7]\nstem = 3\n[machine]", "is not a latency table"),
+        ("[machine]", "batch_7 = 3\n[machine]", "is not a latency table"),
     ],
 )
 def test_a_damaged_table_is_refused_and_the_message_says_where(old: str, new: str, message: str) -> None:
