@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +15,10 @@ from nettailor_cli.cli import options
 from nettailor_cli.cli.figures import macs as _macs
 from nettailor_cli.cli.figures import millions as _millions
 from nettailor_cli.cli.output import Output, harmless
+from nettailor_cli.core.budgets import COUNT, Budget, parse_budget
 from nettailor_cli.core.delta import STAGES, TEACHER, ModelDocument, read_document
 from nettailor_cli.core.deploy.spread import duration
+from nettailor_cli.core.errors import GateNotMet
 from nettailor_cli.core.graph import total
 
 STEPS = ("teach", "tailor", "prune", "finetune")
@@ -23,10 +26,28 @@ STEPS = ("teach", "tailor", "prune", "finetune")
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="a teacher, student, pruned or final model")],
+    max_macs: Annotated[
+        str | None,
+        typer.Option(
+            "--max-macs",
+            metavar="BUDGET",
+            help="exit 3 when it takes more: 900M, 0.9G, or 40% of the backbone's",
+            show_default=False,
+        ),
+    ] = None,
+    max_params: Annotated[
+        str | None,
+        typer.Option("--max-params", metavar="BUDGET", help="the same for parameters", show_default=False),
+    ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Show the kept blocks, sizes and provenance of a model file."""
+    budgets = {
+        flag: parse_budget(text, COUNT, flag)
+        for flag, text in (("--max-macs", max_macs), ("--max-params", max_params))
+        if text is not None
+    }
     document = read_document(file)
     output = Output(as_json=as_json, quiet=quiet)
     result = {"file": str(file), "bytes": file.stat().st_size, **document.to_json(), **summary_document(document)}
@@ -37,6 +58,26 @@ def inspect(
         _show_provenance(console, document, file)
 
     output.result(result, show)
+    _check_gates(document, budgets)
+
+
+def _check_gates(document: ModelDocument, budgets: Mapping[str, Budget]) -> None:
+    """Raises GateNotMet with one line for every budget that is exceeded."""
+    cost, whole = document.graph.cost, document.graph.backbone
+    measured = {
+        "--max-macs": ("MACs", _macs, cost.macs, whole.macs),
+        "--max-params": ("parameters", _millions, cost.parameters, whole.parameters),
+    }
+    missed = []
+    for flag, budget in budgets.items():
+        name, shown, value, backbone = measured[flag]
+        if not budget.allows(value, backbone):
+            missed.append(
+                f"{shown(value)} {name} ({100 * value / backbone:.1f} % of the backbone's) are above "
+                f"{flag} {budget.text}"
+            )
+    if missed:
+        raise GateNotMet("\n".join(missed))
 
 
 def summary_document(document: ModelDocument) -> dict[str, Any]:

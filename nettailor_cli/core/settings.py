@@ -7,13 +7,13 @@ Flags win over the config file, the file over the preset, the preset over what t
 from __future__ import annotations
 
 import dataclasses
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nettailor_cli.core.budgets import BYTES
 from nettailor_cli.core.errors import UsageError, did_you_mean
 
 TEACH, TAILOR, FINETUNE = "teach", "tailor", "finetune"
@@ -300,7 +300,7 @@ def _checked(name: str, value: Any) -> Any:
     if name == "skips" and value == "dense":
         return None
     if name == "memory_limit":
-        value = _bytes(value)
+        value = _bytes_of(value)
     if value is None:
         if optional:
             return None
@@ -332,13 +332,10 @@ def _checked(name: str, value: Any) -> Any:
     return converted
 
 
-def _bytes(value: Any) -> Any:
-    """Bytes of "4GB" or "500 MB": powers of 1000 (with an i, as in GiB, of 1024). Anything else comes back as it is."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?\s*", value) if isinstance(value, str) else None
-    if match is None:
-        return value
-    number, unit, binary = match.groups()
-    return round(float(number) * (1024 if binary else 1000) ** " kMGT".index(unit or " "))
+def _bytes_of(value: Any) -> Any:
+    """Bytes of "4GB" or "500 MB". Anything else comes back as it is."""
+    amount = BYTES.amount(value) if isinstance(value, str) else None
+    return value if amount is None else round(amount)
 
 
 def flag_of(name: str) -> str:

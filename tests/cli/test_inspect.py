@@ -168,3 +168,34 @@ def test_replaced_in_place_is_noticed(shop: Workshop, run: Path) -> None:
     tail = pruned.read_bytes()[-1000:]
     replace_bytes(model, data[:-1000] + tail)
     refuses("inspect", model, says=["is damaged"])
+
+
+class TestGates:
+    def test_met_and_missed(self, shop: Workshop) -> None:
+        file = shop.run / "model.safetensors"
+        graph = read_document(file).graph
+        for flag, value in (("--max-macs", graph.cost.macs), ("--max-params", graph.cost.parameters)):
+            ok("inspect", file, flag, value)  # just at the limit
+            result = refuses("inspect", file, flag, value - 1, code=3, says=[f"above {flag} {value - 1}"])
+            assert "node" in result.out  # the work was done, so its result is shown
+
+    def test_percent_of_the_backbone_with_this_classifier(self, shop: Workshop) -> None:
+        file = shop.run / "model.safetensors"
+        graph = read_document(file).graph
+        share = 100 * graph.cost.macs / graph.backbone.macs
+        ok("inspect", file, "--max-macs", f"{share + 0.01:.3f}%")
+        refuses("inspect", file, "--max-macs", f"{share - 0.01:.3f}%", code=3, says=[f"({share:.1f} % of"])
+
+    def test_all_that_were_missed_are_named_and_json_is_whole(self, shop: Workshop) -> None:
+        file = shop.run / "model.safetensors"
+        result = refuses(
+            "inspect", file, "--json", "--max-macs", "1k", "--max-params", "0.1%", code=3,
+            says=["MACs", "--max-macs 1k", "parameters", "--max-params 0.1%"],
+        )  # fmt: skip
+        assert result.document["stage"] == "model"
+        assert refuses("inspect", file, "--quiet", "--max-macs", "1k", code=3).out == ""
+
+    def test_what_is_no_budget(self, shop: Workshop) -> None:
+        file = shop.run / "model.safetensors"
+        refuses("inspect", file, "--max-macs", "12ms", says=["--max-macs 12ms", "900M", "40%"])
+        refuses("inspect", file, "--max-params", "0", says=["--max-params 0"])
