@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,7 @@ from nettailor_cli.cli import options
 from nettailor_cli.cli.calibrate import Measuring, make_table
 from nettailor_cli.cli.figures import macs, millions
 from nettailor_cli.cli.output import Output
+from nettailor_cli.core.budgets import SECONDS, Budget, parse_budget
 from nettailor_cli.core.deploy.latency_table import machine_line
 from nettailor_cli.core.deploy.spread import duration
 from nettailor_cli.core.errors import GateNotMet, UsageError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _CALIBRATING = "Measuring a backbone's parts (--calibrate)"
 _HOW = "nettailor benchmark MODEL, or nettailor benchmark --calibrate --backbone ARCH -o FILE.toml"
-_MICROSECONDS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 
 def benchmark(
@@ -55,8 +54,8 @@ def benchmark(
         str | None,
         typer.Option(
             "--max-latency",
-            metavar="TIME",
-            help="exit 3 when MODEL takes longer for one image: 12ms, 800us",
+            metavar="BUDGET",
+            help="exit 3 when MODEL takes longer for one image: 12ms, 800us, or 60% of the backbone's",
             show_default=False,
         ),
     ] = None,
@@ -155,11 +154,11 @@ def benchmark(
     elif model is None:
         raise UsageError("which model?", _HOW)
     else:
-        limit = None if max_latency is None else _microseconds(max_latency)
+        limit = None if max_latency is None else parse_budget(max_latency, SECONDS, "--max-latency")
         if limit is not None and 1 not in measuring.batches:
             raise UsageError("--max-latency is about one image at a time", "add --batch 1")
         rows = _measure(output, measuring, model, teacher)
-        _check_gates(rows[-1], max_latency, limit, min_throughput)
+        _check_gates(rows, limit, min_throughput)
 
 
 def _measure(output: Output, measuring: Measuring, file: Path, teacher_file: Path | None) -> list[Row]:
@@ -212,11 +211,16 @@ def _table(rows: Sequence[Row], batch: int) -> Table:
     return table
 
 
-def _check_gates(row: Row, max_latency: str | None, limit: float | None, min_throughput: float | None) -> None:
-    """Raises GateNotMet with a line for every limit that is missed."""
-    missed = []
-    if limit is not None and not (latency := row.measurements[1].latency.median) <= limit:
-        missed.append(f"{duration(latency)} at batch 1 is above --max-latency {max_latency}")
+def _check_gates(rows: Sequence[Row], max_latency: Budget | None, min_throughput: float | None) -> None:
+    """Raises GateNotMet with a line for every limit that the last row misses; the first is the backbone's."""
+    row, missed = rows[-1], []
+    if max_latency is not None:
+        whole, latency = (r.measurements[1].latency.median for r in (rows[0], row))
+        if not max_latency.allows(latency / 1e6, whole / 1e6):
+            missed.append(
+                f"{duration(latency)} at batch 1 ({100 * latency / whole:.1f} % of the backbone's) are above "
+                f"--max-latency {max_latency.text}"
+            )
     if min_throughput is not None:
         largest = row.measurements[max(row.measurements)]
         if not largest.throughput >= min_throughput:  # NaN is no gate to pass
@@ -226,11 +230,3 @@ def _check_gates(row: Row, max_latency: str | None, limit: float | None, min_thr
             )
     if missed:
         raise GateNotMet("\n".join(missed))
-
-
-def _microseconds(text: str) -> float:
-    """Of "12ms", "800us" or "0.5s". Raises UsageError."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|s)\s*", text)
-    if match is None:
-        raise UsageError(f"--max-latency {text}: a time is needed, like 12ms or 0.5s")
-    return float(match[1]) * _MICROSECONDS[match[2]]

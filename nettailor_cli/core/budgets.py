@@ -1,8 +1,8 @@
 """Budgets as people write them: 900M, 0.9G, 12ms, 8MB, or 40% of the backbone's. The one place that reads them.
 
-    COUNT    parameters or MACs: 900M, 0.9G, 1814000000, 1.8e9       k M G T are powers of 1000
-    SECONDS  12ms, 0.5s, 800us
-    BYTES    8MB, 500 kB, 4G, 512KiB                                 with an i powers of 1024, the B may be left out
+COUNT    parameters or MACs: 900M, 0.9G, 1814000000, 1.8e9       k M G T are powers of 1000
+SECONDS  12ms, 0.5s, 800us
+BYTES    8MB, 500 kB, 4G, 512KiB                                 with an i powers of 1024, the B may be left out
 """
 
 from __future__ import annotations

@@ -137,10 +137,11 @@ class TestGates:
         ok("benchmark", shop.run / "model.safetensors", "--max-latency", "4ms", "--min-throughput", "250")
         ok("benchmark", shop.run / "model.safetensors", "--max-latency", "4000 us")
         ok("benchmark", shop.run / "model.safetensors", "--max-latency", ".004s", "--batch", "1")
+        ok("benchmark", shop.run / "model.safetensors", "--max-latency", "45%", "--batch", "1")  # of 9 ms
 
     def test_are_missed_and_the_result_is_there_all_the_same(self, shop: Workshop) -> None:
         args = ("benchmark", shop.run / "model.safetensors", "--json")
-        says = ["4.00 ms at batch 1 is above --max-latency 3.9ms"]
+        says = ["4.00 ms at batch 1 (44.4 % of the backbone's) are above --max-latency 3.9ms"]
         result = refuses(*args, "--max-latency", "3.9ms", code=3, says=says)
         assert result.document["rows"][-1]["batches"]["1"]["latency_us"]["median"] == 4000
         says = ["250.0 images/s at batch 32 are below --min-throughput 251"]
@@ -148,6 +149,7 @@ class TestGates:
         refuses(
             *args, "--min-throughput", "251", "--max-latency", "1us", code=3, says=[*says, "above --max-latency 1us"]
         )
+        refuses(*args, "--max-latency", "44%", code=3, says=["44.4 % of the backbone's", "above --max-latency 44%"])
         refuses(*args, "--min-throughput", "nan", code=3)  # a gate that nothing can miss is none
 
     @pytest.mark.parametrize("text", ["12", "12 GB", "-1ms", "nan", "ms", "1e999 h"])

@@ -53,7 +53,8 @@ def test_what_is_just_at_the_limit_is_allowed() -> None:
 
 @pytest.mark.parametrize("kind", [COUNT, SECONDS, BYTES])
 @pytest.mark.parametrize(
-    "text", ["", "M", "lots", "0", "0%", "-1M", "-5%", "nan", "inf", "inf%", "1e999", "1e999%", "1,5M", "1 2", "%", "4X"]
+    "text",
+    ["", "M", "lots", "0", "0%", "-1M", "-5%", "nan", "inf", "inf%", "1e999", "1e999%", "1,5M", "1 2", "%", "4X"],
 )
 def test_what_is_no_budget_is_refused_with_an_example(text: str, kind: Kind) -> None:
     with pytest.raises(UsageError, match="--max-it") as raised:
