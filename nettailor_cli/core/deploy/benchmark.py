@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nettailor_cli.core.backbones.backbone import build_random
 from nettailor_cli.core.backbones.catalog import parse_name
-from nettailor_cli.core.deploy.spread import Spread
+from nettailor_cli.core.deploy.spread import Spread, warn_of_restlessness
 from nettailor_cli.core.deploy.timing import BATCHES, Stopwatch, on_machine, some_images
 from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.graph import Cost
@@ -127,6 +127,7 @@ def benchmark(
             measurements[name][batch] = Measurement(batch, Spread.of(times), speed, len(times))
         progress.advance()
     progress.finish()
+    warn_of_restlessness([m.latency for rows in measurements.values() for m in rows.values()], progress)
     return [Row(contender.name, contender.cost, measurements[contender.name]) for contender in contestants]
 
 

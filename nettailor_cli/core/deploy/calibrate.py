@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nettailor_cli.core.backbones.backbone import Backbone, build_random
 from nettailor_cli.core.deploy.latency_table import HEAD, STEM, LatencyTable
-from nettailor_cli.core.deploy.spread import Spread
+from nettailor_cli.core.deploy.spread import Spread, warn_of_restlessness
 from nettailor_cli.core.deploy.timing import BATCHES, Stopwatch, describe, on_machine, some_images
 from nettailor_cli.core.graph import sources_of_proxies
 from nettailor_cli.core.progress import Progress
@@ -61,6 +61,7 @@ def calibrate(
         timings[batch] = {name: Spread.of(taken[shape]) for name, shape in shape_of.items()}
         progress.advance()
     progress.finish()
+    warn_of_restlessness([spread for rows in timings.values() for spread in rows.values()], progress)
     return LatencyTable(
         backbone=arch,
         size=size,

@@ -1,5 +1,6 @@
 """What every part of a backbone's student takes on some machine: a readable file, made there and used here. No torch.
 
+    # comments say what the times hold
     format = 1
     unit = "microseconds"
     backbone = "resnet18"
@@ -34,6 +35,10 @@ FORMAT = 1
 UNIT = "microseconds"
 STEM, HEAD = "stem", "head"
 _BATCH = "batch_"
+_COMMENT = """\
+# What the parts of a student take, alone, at each batch size; made by: nettailor benchmark --calibrate
+# A block's time holds its activation; a proxy's its pooling and its adding to the node. Batch norms are not folded.
+"""
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ class LatencyTable:
         """Equal tables give equal texts. Times are rounded to a tenth of a microsecond."""
         width = {} if self.proxy_width is None else {"proxy_width": self.proxy_width}
         head = {"format": FORMAT, "unit": UNIT, "backbone": self.backbone, "size": self.size, **width}
-        parts = [tomli_w.dumps({**head, "machine": dict(self.machine)})]
+        parts = [_COMMENT + tomli_w.dumps({**head, "machine": dict(self.machine)})]
         for batch, timings in self.timings.items():
             longest = max(map(len, timings)) + 2
             rows = [f"{json.dumps(name):<{longest}} = {_row(spread)}\n" for name, spread in timings.items()]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from nettailor_cli.core.progress import Progress
+
+_RESTLESS = 0.25
+"""A machine is busy with other things when half of what is measured has quartiles further apart than this share."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,16 @@ class Spread:
 
     def to_json(self) -> dict[str, float | list[float]]:
         return {"median": self.median, "quartiles": [self.low, self.high]}
+
+
+def warn_of_restlessness(spreads: Iterable[Spread], progress: Progress) -> None:
+    """Say so when the machine was too busy for its medians to be trusted."""
+    share = Spread.of([(spread.high - spread.low) / spread.median for spread in spreads]).median
+    if share > _RESTLESS:
+        progress.warn(
+            f"the quartiles lie {100 * share:.0f} % of the median apart: the machine is busy with other things, "
+            "so measure again when it is not"
+        )
 
 
 def duration(microseconds: float) -> str:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from nettailor_cli.core.deploy.spread import Spread, duration
+from nettailor_cli.core.deploy.spread import Spread, duration, warn_of_restlessness
+from nettailor_cli.core.progress import Silent
 
 
 def test_quartiles_are_those_of_the_measurements_themselves() -> None:
@@ -13,6 +14,23 @@ def test_quartiles_are_those_of_the_measurements_themselves() -> None:
 
 def test_one_wild_measurement_moves_neither_median_nor_quartiles() -> None:
     assert Spread.of([1.0, 2.0, 3.0, 4.0, 5e9]) == Spread(3.0, 2.0, 4.0)
+
+
+class Warnings(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_busy_machine_is_told_by_quartiles_that_lie_far_apart_in_half_of_the_measurements() -> None:
+    steady, wild = Spread(100.0, 95.0, 105.0), Spread(100.0, 80.0, 140.0)
+    words = Warnings()
+    warn_of_restlessness([steady, wild, steady], words)
+    assert words.said == []
+    warn_of_restlessness([wild, wild, steady], words)
+    assert len(words.said) == 1 and "60 % of the median apart" in words.said[0] and "busy" in words.said[0]
 
 
 @pytest.mark.parametrize(
