@@ -121,7 +121,6 @@ def tailor(
     student.start_fresh(generator_for(TAILOR, settings.seed))
     complexity = ExpectedComplexity(student.graph, exclusion=settings.exclusion, cost=settings.cost)
     trainee = make_trainee(student, teacher, complexity, settings, bench)
-
     table = {} if latencies is None else {"latency_table": latencies.to_json()}
     digest = {} if latencies is None else {"latency_table": latencies.digest}
 
