@@ -5,9 +5,10 @@
     proxy p-l      x_l + A_p^l(pool(x_p))       what the path adds to a node that is there
     head           pooling and a linear classifier for 100 classes
 
-Added up along a graph this comes near the time of the whole network, but is not equal to it: proxies with the same
-source and stride share their pooling, and the attention's factors are left out. Batch norms are as they were trained,
-not folded. Only shapes matter, so the weights are random and no file is needed; parts of equal shape are measured once.
+Added up along a graph this is an estimate for comparing graphs, not the network's own time, which `benchmark` measures:
+proxies with the same source and stride share their pooling, and the attention's factors are left out. Batch norms are
+as they were trained, not folded. Only shapes matter, so the weights are random and no file is needed; parts of equal
+shape are measured once.
 
 N images, C channels, H x W pixels.
 """
