@@ -13,11 +13,14 @@ from rich.text import Text
 
 from nettailor_cli.cli import options
 from nettailor_cli.cli.completion import model_files
+from nettailor_cli.cli.figures import macs as _macs
+from nettailor_cli.cli.figures import millions as _millions
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.budgets import COUNT, Budget, parse_budget
 from nettailor_cli.core.delta import STAGES, TEACHER, ModelDocument, read_document
+from nettailor_cli.core.deploy.spread import duration
 from nettailor_cli.core.errors import GateNotMet, UsageError
-from nettailor_cli.core.graph import Cost
+from nettailor_cli.core.graph import total
 from nettailor_cli.core.printable import harmless
 
 STEPS = ("teach", "tailor", "prune", "finetune")
@@ -124,6 +127,7 @@ def summary_document(document: ModelDocument) -> dict[str, Any]:
     graph = document.graph
     cost, whole = graph.cost, graph.backbone
     universal, task = _shares(document)
+    measured = cost.latency is not None and whole.latency is not None
     return {
         "stage": document.stage,
         "totals": {
@@ -133,8 +137,14 @@ def summary_document(document: ModelDocument) -> dict[str, Any]:
             "macs": cost.macs,
             "blocks": len(graph.universal),
             "proxies": len(graph.proxies),
+            **({"latency_us": cost.latency} if measured else {}),
         },
-        "backbone_totals": {"parameters": whole.parameters, "macs": whole.macs, "blocks": graph.last},
+        "backbone_totals": {
+            "parameters": whole.parameters,
+            "macs": whole.macs,
+            "blocks": graph.last,
+            **({"latency_us": whole.latency} if measured else {}),
+        },
         "removed": {
             "parameters": 100 * (1 - cost.parameters / whole.parameters),
             "macs": 100 * (1 - cost.macs / whole.macs),
@@ -159,11 +169,14 @@ def show_summary(console: Console, document: ModelDocument) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("", document.stage, "backbone", "removed"):
         table.add_column(column, justify="left" if not column else "right")
-    rows = (
+    rows = [
         ("parameters", _millions(cost.parameters), _millions(whole.parameters), 1 - cost.parameters / whole.parameters),
         ("MACs", _macs(cost.macs), _macs(whole.macs), 1 - cost.macs / whole.macs),
         ("blocks", str(len(graph.universal)), str(graph.last), 1 - len(graph.universal) / graph.last),
-    )
+    ]
+    if cost.latency is not None and whole.latency:
+        row = ("latency", duration(cost.latency), duration(whole.latency), 1 - cost.latency / whole.latency)
+        rows.append(row)
     for name, own, theirs, removed in rows:
         table.add_row(name, own, theirs, f"{100 * removed:.1f} %" if removed >= 0 else f"{-100 * removed:.1f} % more")
     console.print(table)
@@ -196,8 +209,8 @@ def _nodes(document: ModelDocument) -> Table:
             continue
         universal = next((path for path in paths if path.is_universal), None)
         proxies = [path for path in paths if not path.is_universal]
-        own = sum((path.cost for path in proxies), Cost(0, 0))
-        cost = sum((path.cost for path in paths), Cost(0, 0))
+        own = total(path.cost for path in proxies)
+        cost = total(path.cost for path in paths)
         table.add_row(
             str(node),
             "kept" if universal else Text("removed", style="dim"),
@@ -219,7 +232,7 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
     images = ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test") if split in counts)
     steps = [step for step in STEPS if step in document.settings]
     seeds = {settings.get("seed") for settings in document.settings.values() if "seed" in settings}
-    lines = (
+    lines = [
         ("backbone", f"{document.backbone}, fingerprint {document.fingerprint[:12]}"),
         ("classes", f"{len(names)}: {shown}"),
         ("input", f"{pre.size} px, mean {list(pre.mean)}, std {list(pre.std)}"),
@@ -229,14 +242,11 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
             f"nettailor {document.package}: {' > '.join(steps)}, seed {', '.join(map(str, seeds))}",
         ),
         ("file", f"{file.stat().st_size / 1e6:.2f} MB, digests checked"),
-    )
+    ]
+    tailored = document.settings.get("tailor", {})
+    if "latency_table" in tailored:
+        table = tailored["latency_table"]
+        text = f"the parts' sum at batch {tailored['latency_batch']}, table {table['digest'][:12]}: {table['machine']}"
+        lines.append(("latency", text))
     for name, text in lines:
         console.print(Text(f"{name:<9} {harmless(text)}"))
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.2f} M" if count >= 10_000 else f"{count / 1e3:.1f} k"
-
-
-def _macs(count: int) -> str:
-    return f"{count / 1e9:.3f} G" if count >= 1e8 else f"{count / 1e6:.2f} M"

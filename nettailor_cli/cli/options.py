@@ -96,6 +96,16 @@ TeacherFile = Annotated[
     typer.Option("--teacher", metavar="FILE", help="teacher to imitate (default: the run's)", show_default=False),
 ]
 NoTeacher = Annotated[bool, typer.Option("--no-teacher", help="train without a teacher's hint")]
+LatencyTableFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--latency-table",
+        metavar="FILE",
+        help="with --cost latency: what benchmark --calibrate wrote (default: this machine is measured)",
+        rich_help_panel="Objective",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document", rich_help_panel="Output")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors and warnings only", rich_help_panel="Output")]
 Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="where to compute")]

@@ -158,7 +158,17 @@ class Settings:
         panel="Student",
     )
     # the objective
-    cost: str = _setting("macs", "what E[C] counts", stages=(TAILOR,), choices=("macs", "params"), panel="Objective")
+    cost: str = _setting(
+        "macs", "what E[C] counts", stages=(TAILOR,), choices=("macs", "params", "latency"), panel="Objective"
+    )
+    latency_batch: int = _setting(
+        1,
+        "with --cost latency: images at a time, one of the table's batch sizes",
+        stages=(TAILOR,),
+        low=1,
+        high=65_536,
+        panel="Objective",
+    )
     exclusion: str = _setting(
         "published",
         "how E[C] combines excluded paths: as published (Eq. 9) or under independence",

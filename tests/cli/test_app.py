@@ -13,7 +13,7 @@ from nettailor_cli._version import __version__
 from tests.cli.helpers import Workshop, command, nettailor, ok, process, refuses
 
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "safetensors", "fvcore", "tensorboard", "matplotlib")
-COMMANDS = ("teach", "tailor", "prune", "finetune", "inspect", "evaluate", "predict", "backbones")
+COMMANDS = ("teach", "tailor", "prune", "finetune", "inspect", "evaluate", "predict", "fit", "benchmark", "backbones")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ COMMANDS = ("teach", "tailor", "prune", "finetune", "inspect", "evaluate", "pred
         ("--version",),
         ("teach", "--help"),
         ("predict", "--help"),
+        ("benchmark", "--help"),
         ("inspect", "MODEL"),
         ("inspect", "MODEL", "--json"),
         ("inspect", "MODEL", "--svg", "NEW.svg"),
@@ -101,6 +102,7 @@ def test_unknown_command() -> None:
         ("inspect", "--jsn", "--json"),
         ("evaluate", "--splt", "--split"),
         ("predict", "--fromat", "--format"),
+        ("benchmark", "--max-latncy", "--max-latency"),
     ],
 )
 def test_unknown_flag_has_a_suggestion(name: str, flag: str, meant: str) -> None:

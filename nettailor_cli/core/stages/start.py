@@ -15,6 +15,7 @@ from typing import Any
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.backbones.store import find, find_by_fingerprint
+from nettailor_cli.core.complexity import student_graph
 from nettailor_cli.core.data import Dataset
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import FileError, UsageError
@@ -25,6 +26,7 @@ from nettailor_cli.core.sealed import is_sealed, read_content
 from nettailor_cli.core.settings import CARRIED, FINETUNE, TAILOR, TEACH, Settings, fields_of, flag_of, resolve, size_in
 from nettailor_cli.core.stages.finetune import finetune
 from nettailor_cli.core.stages.job import Job, ready_to_write, settle_machine
+from nettailor_cli.core.stages.latencies import LATENCY, settle_latencies
 from nettailor_cli.core.stages.tailor import tailor
 from nettailor_cli.core.stages.teach import teach
 from nettailor_cli.core.stages.workbench import Workbench, find_pictures, open_workbench
@@ -50,7 +52,9 @@ def start_teach(job: Job) -> ModelDocument:
     return teach(job, backbone, settings, bench)
 
 
-def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = False) -> ModelDocument:
+def start_tailor(
+    job: Job, teacher: Path | None = None, *, no_teacher: bool = False, latency_table: Path | None = None
+) -> ModelDocument:
     """`nettailor tailor`: writes RUN/student.safetensors, after RUN/teacher.safetensors if none fits."""
     output = job.run.student
     if not ready_to_write(job, TAILOR, output):
@@ -63,11 +67,17 @@ def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = Fa
         settings,
         dataset,
         proxy_width="the proxies of basic blocks have none inside" if backbone.proxy_kind == "basic" else "",
+        latency_batch="" if settings.cost == LATENCY else "the cost is not latency",
         **dict.fromkeys(("gamma2", "hint"), "there is no teacher" if no_teacher else ""),
     )
-    bench = open_workbench(dataset, settings, backbone.preprocessing, settle_machine(job, settings), job.progress)
+    machine = settle_machine(job, settings)
+    graph = student_graph(backbone, len(dataset.classes), skips=settings.skips, proxy_width=settings.proxy_width)
+    latencies = settle_latencies(job, settings, backbone, machine, latency_table)
+    if latencies is not None:
+        graph = latencies.on(graph, backbone, settings)  # a table that does not fit is told before hours of teaching
+    bench = open_workbench(dataset, settings, backbone.preprocessing, machine, job.progress)
     if no_teacher:
-        return tailor(job, backbone, None, None, NO_TEACHER, settings, bench)
+        return tailor(job, backbone, graph, latencies, None, None, NO_TEACHER, settings, bench)
     if teacher is None:
         teacher = job.run.teacher
         unfinished = job.resume and job.run.checkpoint(TEACH, teacher).exists()
@@ -76,7 +86,7 @@ def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = Fa
     network, document = load_teacher(teacher, backbone.name, backbone.preprocessing, dataset.classes)
     if document is not None:
         _warn_of_another_split(job, "the teacher", document, dataset)
-    return tailor(job, backbone, network, document, sha256_of(teacher), settings, bench)
+    return tailor(job, backbone, graph, latencies, network, document, sha256_of(teacher), settings, bench)
 
 
 def start_finetune(

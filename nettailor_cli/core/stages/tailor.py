@@ -14,13 +14,16 @@ from torch import Tensor
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone
-from nettailor_cli.core.complexity import ExpectedComplexity, student_graph
+from nettailor_cli.core.complexity import ExpectedComplexity
 from nettailor_cli.core.data import Batch
 from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.files import write_bytes
+from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.objective import hint, warm_up
 from nettailor_cli.core.settings import TAILOR, Settings
 from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table, to_machine
 from nettailor_cli.core.stages.job import Job
+from nettailor_cli.core.stages.latencies import Latencies
 from nettailor_cli.core.stages.teach import accuracy
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.student import Student
@@ -98,24 +101,28 @@ def make_trainee(
 def tailor(
     job: Job,
     backbone: Backbone,
+    graph: Graph,
+    latencies: Latencies | None,
     teacher: Teacher | None,
     teacher_document: ModelDocument | None,
     teacher_digest: str,
     settings: Settings,
     bench: Workbench,
 ) -> ModelDocument:
-    """Make a student of `backbone`, tailor it under `teacher` (None: without hint) and write it.
+    """Make a student of `backbone` with the fresh `graph`, tailor it under `teacher` (None: without hint), write it.
 
-    `teacher_document` is what the teacher's file says of itself, if it is one of ours; `teacher_digest` tells teachers
-    apart, so that no other one goes on with this one's work.
+    `latencies` are those that the graph carries; the run keeps their table. `teacher_document` is what the teacher's
+    file says of itself, if it is one of ours; `teacher_digest` tells teachers apart, so that no other one goes on with
+    this one's work.
     """
     output = job.run.student
     classes = bench.dataset.classes
-    graph = student_graph(backbone, len(classes), skips=settings.skips, proxy_width=settings.proxy_width)
     student = Student(backbone, graph, len(classes), bn_stats=settings.bn_stats, proxy_width=settings.proxy_width)
     student.start_fresh(generator_for(TAILOR, settings.seed))
     complexity = ExpectedComplexity(student.graph, exclusion=settings.exclusion, cost=settings.cost)
     trainee = make_trainee(student, teacher, complexity, settings, bench)
+    table = {} if latencies is None else {"latency_table": latencies.to_json()}
+    digest = {} if latencies is None else {"latency_table": latencies.digest}
 
     def finish(metrics: dict[str, Any]) -> tuple[ModelDocument, dict[str, Tensor]]:
         earlier = teacher_document
@@ -130,7 +137,7 @@ def tailor(
             data=bench.data_document(settings),
             settings={
                 **(earlier.settings if earlier else {}),
-                TAILOR: {**lasting_settings(settings, bench, TAILOR), "teacher": teacher is not None},
+                TAILOR: {**lasting_settings(settings, bench, TAILOR), "teacher": teacher is not None, **table},
             },
             metrics={**(earlier.metrics if earlier else {}), **({"student": metrics} if metrics else {})},
         )
@@ -140,7 +147,10 @@ def tailor(
         "backbone": backbone.fingerprint,
         "preprocessing": backbone.preprocessing.to_json(),
         "teacher": teacher_digest,
+        **digest,
     }
+    if latencies is not None and not (job.resume and job.run.checkpoint(TAILOR, output).exists()):
+        write_bytes(job.run.latencies, latencies.data)  # a run that is gone on with has its own already
     return carry_out(
         job,
         TAILOR,
@@ -149,6 +159,6 @@ def tailor(
         bench,
         settings,
         identity=identity,
-        about=run_table(backbone, bench),
+        about={**run_table(backbone, bench), **digest},
         finish=finish,
     )
