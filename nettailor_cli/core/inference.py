@@ -14,6 +14,7 @@ from nettailor_cli.core.data import (
     IMAGE_SUFFIXES,
     BadImage,
     Batches,
+    Cache,
     Dataset,
     central_crop,
     cores,
@@ -63,11 +64,13 @@ def evaluate_on(
     top_k: tuple[int, ...] = (1,),
     workers: int = 0,
     skip_bad: bool = False,
+    cache: Cache | None = None,
 ) -> Evaluation:
     """Score `model` on `split` of the folder `data`. Classes go by name.
 
     None means test, else val; and all of a folder without splits, unless it is the one that the model was trained on.
-    val is split off train as it was for the model (same seed, fraction and groups). Raises DataError and UsageError.
+    val is split off train as it was for the model (same seed, fraction and groups). Decoded pictures come from and go
+    into `cache`, if there is one. Raises DataError and UsageError.
     """
     document = model.document
     for k in top_k:
@@ -84,11 +87,13 @@ def evaluate_on(
         split = _default_split(dataset, document)
         progress.note(f"split: {split}")
     pictures = load_pictures(
+        dataset,
         select(dataset, split),
         document.preprocessing.resize,
         workers=workers or cores(),
         progress=progress,
         memory_limit=MEMORY_LIMIT,
+        cache=cache,
         skip_bad=skip_bad,
     )
     model.network.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

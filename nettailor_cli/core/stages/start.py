@@ -29,10 +29,11 @@ from nettailor_cli.core.stages.tailor import tailor
 from nettailor_cli.core.stages.teach import teach
 from nettailor_cli.core.stages.workbench import Workbench, find_pictures, open_workbench
 from nettailor_cli.core.student import Student
+from nettailor_cli.core.training.precision import Machine
 
 NO_TEACHER = "none"
 
-_MACHINE = ("device", "precision", "workers", "memory_limit")
+_MACHINE = ("device", "precision", "workers", "cache_limit", "memory_limit")
 """Flags of `tailor` that go for the teacher as well when it has to be taught first; so do the carried ones."""
 
 
@@ -46,7 +47,7 @@ def start_teach(job: Job) -> ModelDocument:
     dataset = find_pictures(_data(job), settings)
     backbone = _backbone(job)
     _warn_of_idle_flags(job, settings, dataset)
-    bench = open_workbench(dataset, settings, backbone.preprocessing, settle_machine(job, settings), job.progress)
+    bench = _bench(job, dataset, settings, backbone.preprocessing, settle_machine(job, settings))
     return teach(job, backbone, settings, bench)
 
 
@@ -65,7 +66,7 @@ def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = Fa
         proxy_width="the proxies of basic blocks have none inside" if backbone.proxy_kind == "basic" else "",
         **dict.fromkeys(("gamma2", "hint"), "there is no teacher" if no_teacher else ""),
     )
-    bench = open_workbench(dataset, settings, backbone.preprocessing, settle_machine(job, settings), job.progress)
+    bench = _bench(job, dataset, settings, backbone.preprocessing, settle_machine(job, settings))
     if no_teacher:
         return tailor(job, backbone, None, None, NO_TEACHER, settings, bench)
     if teacher is None:
@@ -104,7 +105,7 @@ def start_finetune(
     _warn_of_idle_flags(
         job, settings, dataset, **dict.fromkeys(("gamma2", "hint"), "" if network else "there is no teacher")
     )
-    bench = open_workbench(dataset, settings, document.preprocessing, machine, job.progress)
+    bench = _bench(job, dataset, settings, document.preprocessing, machine)
     return finetune(job, document, model.network, network, digest, settings, bench, output)
 
 
@@ -168,6 +169,10 @@ def _data(job: Job) -> Path:
     if earlier is None:
         raise UsageError("which pictures?", "name their folder with --data DIR")
     return Path(earlier)
+
+
+def _bench(job: Job, dataset: Dataset, settings: Settings, preprocessing: Preprocessing, machine: Machine) -> Workbench:
+    return open_workbench(dataset, settings, preprocessing, machine, job.progress, job.home)
 
 
 def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:
