@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,7 +117,9 @@ def main() -> None:
     }
     settings = replace(resolve(TEACH, flags={**carried, "epochs": arguments.epochs}))
     machine = choose_machine("auto", arguments.precision)
-    bench = open_workbench(find_pictures(arguments.data, settings), settings, document.preprocessing, machine, Silent())
+    home = Path(os.environ.get("NETTAILOR_HOME", Path.home() / ".nettailor"))
+    dataset = find_pictures(arguments.data, settings)
+    bench = open_workbench(dataset, settings, document.preprocessing, machine, Silent(), home)
     to_machine(network, machine)
     trainee = Pruned(network, settings.lr, settings.weight_decay)
     with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +132,7 @@ def main() -> None:
     to_machine(network, machine)
     for split in ("val", "test"):
         pictures = load_pictures(
-            select(bench.dataset, split), document.preprocessing.resize, workers=2, progress=Silent(),
+            dataset, select(dataset, split), document.preprocessing.resize, workers=2, progress=Silent(),
             memory_limit=settings.memory_limit, skip_bad=False,
         )  # fmt: skip
         batches = evaluation_batches(pictures, document.preprocessing, machine.device)

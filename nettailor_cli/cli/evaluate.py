@@ -13,6 +13,7 @@ from nettailor_cli.cli import options
 from nettailor_cli.cli.completion import model_files
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.errors import GateNotMet, UsageError
+from nettailor_cli.core.settings import CACHE_LIMIT, checked
 
 
 def evaluate(
@@ -53,6 +54,7 @@ def evaluate(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     workers: options.Workers = 0,
+    cache_limit: options.CacheLimit = f"{CACHE_LIMIT / 1e9:g}GB",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -62,6 +64,8 @@ def evaluate(
         raise UsageError(f"--split {split} is unknown", "choose train, val, test or all")
     for path in confusion or ():
         views.check_file(path)
+    limit = checked("cache_limit", cache_limit)
+    from nettailor_cli.core.data import Cache
     from nettailor_cli.core.inference import evaluate_on
     from nettailor_cli.core.models import load_model
     from nettailor_cli.core.training.precision import choose_machine
@@ -69,7 +73,10 @@ def evaluate(
     loaded = load_model(model, home=options.home(), progress=output)
     machine = choose_machine(device, "fp32" if precision == "auto" else precision)
     ks = tuple(dict.fromkeys((1, *(top_k or ()))))
-    done = evaluate_on(loaded, data, machine, output, split=split, top_k=ks, workers=workers, skip_bad=skip_bad_images)
+    done = evaluate_on(
+        loaded, data, machine, output, split=split, top_k=ks, workers=workers, skip_bad=skip_bad_images,
+        cache=Cache(options.home(), limit),
+    )  # fmt: skip
     score = done.score
     document = {
         "file": str(model),

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from nettailor_cli.core.errors import UsageError
-from nettailor_cli.core.settings import FIELDS, PRESETS, TEACH, fields_of, flag_of
+from nettailor_cli.core.settings import FIELDS, PRESETS, SIZES, TEACH, fields_of, flag_of
 
 Data = Annotated[
     Path | None,
@@ -115,13 +115,14 @@ Precision = Annotated[
 Workers = Annotated[
     int, typer.Option("--workers", min=0, max=1024, help="threads that decode pictures (0: one per core)")
 ]
+CacheLimit = Annotated[str, typer.Option("--cache-limit", metavar="SIZE", help=FIELDS["cache_limit"].metadata["help"])]
 OutputFile = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="where to write", show_default=False)
 ]
 
 
 def home() -> Path:
-    """Where backbones are kept: $NETTAILOR_HOME, or ~/.nettailor."""
+    """Where backbones and decoded pictures are kept: $NETTAILOR_HOME, or ~/.nettailor."""
     named = os.environ.get("NETTAILOR_HOME")
     try:
         return Path(named) if named else Path.home() / ".nettailor"
@@ -186,7 +187,7 @@ def _option(name: str, stage: str) -> inspect.Parameter:
     metavar = None
     if name == "skips":
         python_type, metavar = str, "K|dense"
-    elif name == "memory_limit":
+    elif name in SIZES:
         python_type, metavar = str, "SIZE"
     elif name == "device":
         metavar = "auto|cpu|cuda|mps"
@@ -215,7 +216,7 @@ def _default(name: str, stage: str) -> str:
     if default is None:
         return ""
     shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
-    if name == "memory_limit":
+    if name in SIZES:
         shown = f"{default / 1e9:g}GB"
     carried = "the run's, else " if FIELDS[name].metadata["carried"] and stage != TEACH else ""
     return f" (default: {carried}{shown})"

@@ -85,6 +85,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def size_text(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
 def _flush_directory(directory: Path) -> None:
     """So that the rename itself survives a power cut. Not every file system can; then nothing is lost by going on."""
     with contextlib.suppress(OSError):

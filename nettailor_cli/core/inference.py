@@ -17,6 +17,7 @@ from nettailor_cli.core.confusion import Confusion, confusion_of
 from nettailor_cli.core.data import (
     BadImage,
     Batches,
+    Cache,
     Dataset,
     central_crop,
     cores,
@@ -70,11 +71,13 @@ def evaluate_on(
     top_k: tuple[int, ...] = (1,),
     workers: int = 0,
     skip_bad: bool = False,
+    cache: Cache | None = None,
 ) -> Evaluation:
     """Score `model` on `split` of the folder `data`. Classes go by name.
 
     None means test, else val; and all of a folder without splits, unless it is the one that the model was trained on.
-    val is split off train as it was for the model (same seed, fraction and groups). Raises DataError and UsageError.
+    val is split off train as it was for the model (same seed, fraction and groups). Decoded pictures come from and go
+    into `cache`, if there is one. Raises DataError and UsageError.
     """
     document = model.document
     for k in top_k:
@@ -92,11 +95,13 @@ def evaluate_on(
         split = _default_split(dataset, document)
         progress.note(f"split: {split}")
     pictures = load_pictures(
+        dataset,
         select(dataset, split),
         document.preprocessing.resize,
         workers=workers or cores(),
         progress=progress,
         memory_limit=MEMORY_LIMIT,
+        cache=cache,
         skip_bad=skip_bad,
     )
     model.network.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

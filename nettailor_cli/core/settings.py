@@ -20,6 +20,9 @@ TEACH, TAILOR, FINETUNE = "teach", "tailor", "finetune"
 STAGES = (TEACH, TAILOR, FINETUNE)
 STUDENT = (TAILOR, FINETUNE)
 MEMORY_LIMIT = 4 * 10**9
+CACHE_LIMIT = 20 * 10**9
+SIZES = ("cache_limit", "memory_limit")
+"""Settings in bytes, which may be written with a unit."""
 
 
 def _setting(
@@ -202,9 +205,16 @@ class Settings:
         "auto", "arithmetic of the training step", choices=("auto", "fp32", "bf16"), panel="Running"
     )
     workers: int = _setting(0, "threads that decode pictures; 0 is one per core", low=0, high=1024, panel="Running")
+    cache_limit: int = _setting(
+        CACHE_LIMIT,
+        "size of the cache of decoded pictures, in $NETTAILOR_HOME/cache; 0 is no cache",
+        low=0,
+        high=2**62,
+        panel="Running",
+    )
     memory_limit: int = _setting(
         MEMORY_LIMIT,
-        "how much of decoded pictures to keep in memory at most, e.g. 4GB",
+        "without the cache: how much of decoded pictures to keep in memory at most",
         low=0,
         high=2**62,
         panel="Running",
@@ -271,7 +281,7 @@ def resolve(
     values.update(read_config(config, stage) if config else {})
     values.update({name: value for name, value in flags.items() if value is not None})
     known = fields_of(stage)
-    return Settings(**{name: _checked(name, value) for name, value in values.items() if name in known})
+    return Settings(**{name: checked(name, value) for name, value in values.items() if name in known})
 
 
 def read_config(path: Path, stage: str) -> dict[str, Any]:
@@ -314,14 +324,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"the config file {path} is not TOML: {error}") from error
 
 
-def _checked(name: str, value: Any) -> Any:
+def checked(name: str, value: Any) -> Any:
     """`value` in the type of the setting `name`. Raises UsageError when it does not fit."""
     field, flag = FIELDS[name], flag_of(name)
     kind, meta = str(field.type), field.metadata
     optional = "None" in kind
     if name == "skips" and value == "dense":
         return None
-    if name == "memory_limit":
+    if name in SIZES:
         value = _bytes_of(value)
     if value is None:
         if optional:

@@ -2,6 +2,7 @@
 
 from nettailor_cli.core.data.augment import Augmentation, central_crop
 from nettailor_cli.core.data.batches import Batch, Batches, evaluation_batches
+from nettailor_cli.core.data.cache import Cache
 from nettailor_cli.core.data.dataset import SPLITS, Dataset, Example
 from nettailor_cli.core.data.decode import BadImage, decode, read_square, to_square
 from nettailor_cli.core.data.finding import find_images, images_from
@@ -17,6 +18,7 @@ __all__ = [
     "BadImage",
     "Batch",
     "Batches",
+    "Cache",
     "Dataset",
     "Example",
     "Pictures",

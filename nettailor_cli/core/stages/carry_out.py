@@ -23,7 +23,7 @@ from nettailor_cli.core.training.loop import Run, Trainee, Training
 from nettailor_cli.core.training.precision import Machine
 from nettailor_cli.core.training.tensorboard import TensorBoard
 
-_PASSING = ("workers", "memory_limit")
+_PASSING = ("workers", "cache_limit", "memory_limit")
 """Settings that change nothing about the result."""
 
 

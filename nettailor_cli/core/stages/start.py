@@ -31,10 +31,11 @@ from nettailor_cli.core.stages.tailor import tailor
 from nettailor_cli.core.stages.teach import teach
 from nettailor_cli.core.stages.workbench import Workbench, find_pictures, open_workbench
 from nettailor_cli.core.student import Student
+from nettailor_cli.core.training.precision import Machine
 
 NO_TEACHER = "none"
 
-_MACHINE = ("device", "precision", "workers", "memory_limit")
+_MACHINE = ("device", "precision", "workers", "cache_limit", "memory_limit")
 """Flags of `tailor` that go for the teacher as well when it has to be taught first; so do the carried ones."""
 
 
@@ -48,7 +49,7 @@ def start_teach(job: Job) -> ModelDocument:
     dataset = find_pictures(job.data_folder(), settings)
     backbone = _backbone(job)
     _warn_of_idle_flags(job, settings, dataset)
-    bench = open_workbench(dataset, settings, backbone.preprocessing, settle_machine(job, settings), job.progress)
+    bench = _bench(job, dataset, settings, backbone.preprocessing, settle_machine(job, settings))
     return teach(job, backbone, settings, bench)
 
 
@@ -75,7 +76,7 @@ def start_tailor(
     latencies = settle_latencies(job, settings, backbone, machine, latency_table)
     if latencies is not None:
         graph = latencies.on(graph, backbone, settings)  # a table that does not fit is told before hours of teaching
-    bench = open_workbench(dataset, settings, backbone.preprocessing, machine, job.progress)
+    bench = _bench(job, dataset, settings, backbone.preprocessing, machine)
     if no_teacher:
         return tailor(job, backbone, graph, latencies, None, None, NO_TEACHER, settings, bench)
     if teacher is None:
@@ -114,7 +115,7 @@ def start_finetune(
     _warn_of_idle_flags(
         job, settings, dataset, **dict.fromkeys(("gamma2", "hint"), "" if network else "there is no teacher")
     )
-    bench = open_workbench(dataset, settings, document.preprocessing, machine, job.progress)
+    bench = _bench(job, dataset, settings, document.preprocessing, machine)
     return finetune(job, document, model.network, network, digest, settings, bench, output)
 
 
@@ -169,6 +170,10 @@ def _backbone(job: Job) -> Backbone:
     if size is not None:
         backbone.preprocessing = replace(backbone.preprocessing, size=size)
     return backbone
+
+
+def _bench(job: Job, dataset: Dataset, settings: Settings, preprocessing: Preprocessing, machine: Machine) -> Workbench:
+    return open_workbench(dataset, settings, preprocessing, machine, job.progress, job.home)
 
 
 def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:

@@ -123,7 +123,7 @@ def _fold(job: Job) -> Fold:
         raise DataError(f"{dataset.root} has nothing to validate on", "more pictures per class, or a val folder")
     machine = settle_machine(job, settings)
     teacher, _ = load_teacher(teacher_file, document.backbone, document.preprocessing, document.classes)
-    bench = open_workbench(dataset, settings, document.preprocessing, machine, job.progress)
+    bench = open_workbench(dataset, settings, document.preprocessing, machine, job.progress, job.home)
     backbone = find_by_fingerprint(document.fingerprint, name=document.backbone, home=job.home, progress=job.progress)
     backbone.preprocessing = document.preprocessing
     return Fold(

@@ -10,6 +10,7 @@ from typing import Any
 from nettailor_cli.core.data import (
     Augmentation,
     Batches,
+    Cache,
     Dataset,
     Pictures,
     cores,
@@ -82,9 +83,17 @@ def find_pictures(data: Path, settings: Settings, classes: Sequence[str] | None 
 
 
 def open_workbench(
-    dataset: Dataset, settings: Settings, preprocessing: Preprocessing, machine: Machine, progress: Progress
+    dataset: Dataset,
+    settings: Settings,
+    preprocessing: Preprocessing,
+    machine: Machine,
+    progress: Progress,
+    home: Path,
 ) -> Workbench:
-    """Check and decode the pictures of `dataset`. Raises DataError, before any training, for those that are broken."""
+    """Check and decode the pictures of `dataset`, or find them in the cache in `home`.
+
+    Raises DataError, before any training, for those that are broken.
+    """
     progress.note(
         f"data: {dataset.root.name}, {len(dataset.classes)} classes, "
         + ", ".join(f"{len(examples)} {split}" for split, examples in dataset.splits.items())
@@ -92,11 +101,13 @@ def open_workbench(
     # all splits at once, so that everything that is broken is named in one go; test is only looked at
     train, val, test = (dataset.splits.get(split, ()) for split in ("train", "val", "test"))
     pictures = load_pictures(
+        dataset,
         (*train, *val),
         preprocessing.resize,
         workers=settings.workers or cores(),
         progress=progress,
         memory_limit=settings.memory_limit,
+        cache=Cache(home, settings.cache_limit),
         skip_bad=settings.skip_bad_images,
         only_check=test,
     )
