@@ -71,7 +71,7 @@ def carry_out(
     Training(trainee, training, bench.validation, settings, bench.machine, run, stage).go()
     metrics: dict[str, Any] = {}
     if bench.validation is not None:
-        score = evaluate(trainee.predict, trainee.module, bench.validation, replace(bench.machine, bf16=False))
+        score = evaluate(trainee.predict_exactly, trainee.module, bench.validation, replace(bench.machine, bf16=False))
         metrics = {"split": "val", "accuracy": score.accuracy, "loss": score.loss, "images": score.images}
     document, tensors = finish(metrics)
     delta.write(output, document, tensors)
