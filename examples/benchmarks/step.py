@@ -147,7 +147,7 @@ def main() -> None:
     result = {
         name: {
             "images_per_second": arguments.batch_size / statistics.median(found),
-            "spread_percent": 100 * statistics.stdev(found) / statistics.median(found),
+            "spread_percent": 100 * statistics.pstdev(found) / statistics.median(found),
             "to_plain": statistics.median(p / t for p, t in zip(times["plain"], found, strict=True)),
             "peak_megabytes": peak_megabytes(name, arguments),
         }
