@@ -10,6 +10,7 @@ N images, C channels, H x W pixels, L blocks, P paths.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,6 +115,12 @@ class Student(nn.Module):
             starts = [UNIVERSAL_LOGIT if path.is_universal else PROXY_LOGIT for path in self.graph.paths]
             self.attention.logits.copy_(torch.tensor(starts))
         reset_classifier(self.head, generator)
+
+    def on(self, stem: nn.Module, universal: nn.ModuleDict) -> Student:
+        """This student on other frozen parts: a second view, whose trained parameters and buffers are this one's."""
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "stem": stem, "universal": universal}
+        return twin
 
     def train(self, mode: bool = True) -> Student:
         """Training mode for what the task trains; the frozen part follows only if its statistics are adapted."""

@@ -95,7 +95,7 @@ def carry_out(
     loop.go()
     metrics: dict[str, Any] = {}
     if bench.validation is not None:
-        score = evaluate(trainee.predict, trainee.module, bench.validation, replace(bench.machine, bf16=False))
+        score = evaluate(trainee.predict_exactly, trainee.module, bench.validation, replace(bench.machine, bf16=False))
         metrics = {"split": "val", "accuracy": score.accuracy, "loss": score.loss, "images": score.images}
         if loop.given_up:
             metrics["given_up_after_epochs"] = loop.position.epoch

@@ -28,6 +28,7 @@ from nettailor_cli.core.stages.teach import accuracy
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
+from nettailor_cli.core.training.frozen import quick, quick_twin
 from nettailor_cli.core.training.loop import Group
 
 
@@ -35,13 +36,15 @@ from nettailor_cli.core.training.loop import Group
 class TailorTrainee:
     """Eq. 12 on a student, whose task parameters are all that is trained.
 
-    Without a `teacher` there is no hint; without `complexity` (as in step 5) there is no E[C].
+    Without a `teacher` there is no hint; without `complexity` (as in step 5) there is no E[C]. `quick` is `module` on
+    copies of its frozen parts that run faster, and what is used in training; the result is measured on `module`.
     """
 
     module: Student
     teacher: Teacher | None
     complexity: ExpectedComplexity | None
     settings: Settings
+    quick: Student | None = None
 
     def groups(self) -> list[Group]:
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
@@ -53,7 +56,8 @@ class TailorTrainee:
         ]
 
     def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
-        student = self.module(batch.images)
+        network = self.quick or self.module
+        student = network(batch.images)
         logits = student.logits.float()
         cross_entropy = F.cross_entropy(logits, batch.labels, label_smoothing=self.settings.label_smoothing)
         loss, figures = cross_entropy, {"cross_entropy": cross_entropy}
@@ -64,13 +68,16 @@ class TailorTrainee:
         if self.teacher is not None:
             with torch.no_grad():
                 teacher = self.teacher(batch.images)
-            nodes = self.module.local_nodes(student) if self.settings.hint == "block-local" else student.nodes
+            nodes = network.local_nodes(student) if self.settings.hint == "block-local" else student.nodes
             omega = hint(nodes, student.logits, [x for x in teacher.nodes if x is not None], teacher.logits)
             loss = loss + self.settings.gamma2 * omega
             figures["hint"] = omega
         return {"loss": loss, "accuracy": accuracy(logits, batch.labels), **figures}
 
     def predict(self, images: Tensor) -> Tensor:
+        return (self.quick or self.module)(images).logits
+
+    def predict_exactly(self, images: Tensor) -> Tensor:
         return self.module(images).logits
 
     def figures(self) -> dict[str, Any]:
@@ -92,10 +99,8 @@ def make_trainee(
         if module is not None:
             to_machine(module, bench.machine)
     if teacher is not None:
-        teacher.eval()
-        for parameter in teacher.parameters():
-            parameter.requires_grad_(False)
-    return TailorTrainee(student, teacher, complexity, settings)
+        quick(teacher, bench.machine)
+    return TailorTrainee(student, teacher, complexity, settings, quick_twin(student, bench.machine))
 
 
 def tailor(

@@ -51,7 +51,10 @@ class Trainee(Protocol):
         """The figures of one step, 0-dimensional each: "loss" is descended on. `done` is the share of steps done."""
 
     def predict(self, images: Tensor) -> Tensor:
-        """Logits (N, classes)."""
+        """Logits (N, classes), as training computes them."""
+
+    def predict_exactly(self, images: Tensor) -> Tensor:
+        """Logits (N, classes), as the file that is written will give them."""
 
     def figures(self) -> dict[str, Any]:
         """What else an epoch's record should have (the attention), JSON-able."""
