@@ -5,6 +5,8 @@ prune_file(student, output, ...)  step 4 on files
 load_model(path, home=, progress=) the network in a file, ready to run
 find_images(paths), predict(model, images, machine, top_k=)   the most probable classes, image by image
 evaluate_on(model, data, machine, progress)                   accuracy and loss on a folder
+export_model(model, output, form=, progress=)                 a standalone file, checked: "onnx", "pt2", "safetensors"
+load_standalone(path)             the network in a safetensors export, and its document
 choose_machine(device, precision) where and in which arithmetic
 Silent                            a progress that says nothing
 """
@@ -21,6 +23,8 @@ _HOMES = {
     "find_images": "inference",
     "predict": "inference",
     "evaluate_on": "inference",
+    "export_model": "deploy.export",
+    "load_standalone": "deploy.safetensors_file",
     "choose_machine": "training.precision",
     "Silent": "progress",
 }

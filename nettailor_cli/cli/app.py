@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nettailor_cli._version import __version__
-from nettailor_cli.cli import backbones, evaluate, finetune, inspect, predict, prune, tailor, teach
+from nettailor_cli.cli import backbones, evaluate, export, finetune, inspect, predict, prune, tailor, teach
 from nettailor_cli.cli.errors import reports_errors
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("finetune")(reports_errors(finetune.finetune))
 app.command("inspect")(reports_errors(inspect.inspect))
 app.command("evaluate")(reports_errors(evaluate.evaluate))
 app.command("predict")(reports_errors(predict.predict))
+app.command("export")(reports_errors(export.export))
 app.add_typer(backbones.app, name="backbones")
 
 

@@ -77,15 +77,15 @@ def show_summary(console: Console, document: ModelDocument) -> None:
     for column in ("", document.stage, "backbone", "removed"):
         table.add_column(column, justify="left" if not column else "right")
     rows = (
-        ("parameters", _millions(cost.parameters), _millions(whole.parameters), 1 - cost.parameters / whole.parameters),
-        ("MACs", _macs(cost.macs), _macs(whole.macs), 1 - cost.macs / whole.macs),
+        ("parameters", millions(cost.parameters), millions(whole.parameters), 1 - cost.parameters / whole.parameters),
+        ("MACs", macs_text(cost.macs), macs_text(whole.macs), 1 - cost.macs / whole.macs),
         ("blocks", str(len(graph.universal)), str(graph.last), 1 - len(graph.universal) / graph.last),
     )
     for name, own, theirs, removed in rows:
         table.add_row(name, own, theirs, f"{100 * removed:.1f} %" if removed >= 0 else f"{-100 * removed:.1f} % more")
     console.print(table)
     universal, task = _shares(document)
-    console.print(f"{_millions(universal)} universal parameters, {_millions(task)} this task's own")
+    console.print(f"{millions(universal)} universal parameters, {millions(task)} this task's own")
     for name in (stage for stage in STAGES if stage in document.metrics):
         metric = document.metrics[name]
         measured = (
@@ -105,7 +105,7 @@ def _nodes(document: ModelDocument) -> Table:
     table.add_column("universal", justify="right")
     table.add_column("task", justify="right")
     table.add_column("MACs", justify="right")
-    table.add_row("0", "stem", "", "", _millions(graph.stem.parameters), "", _macs(graph.stem.macs))
+    table.add_row("0", "stem", "", "", millions(graph.stem.parameters), "", macs_text(graph.stem.macs))
     for node in range(1, graph.last + 1):
         paths = graph.into(node)
         if not paths:
@@ -120,11 +120,11 @@ def _nodes(document: ModelDocument) -> Table:
             "kept" if universal else Text("removed", style="dim"),
             f"{universal.alpha:.2f}" if universal else "",
             ", ".join(f"{path.source} ({path.alpha:.2f})" for path in proxies),
-            _millions(universal.cost.parameters) if universal else "",
-            _millions(own.parameters) if proxies else "",
-            _macs(cost.macs),
+            millions(universal.cost.parameters) if universal else "",
+            millions(own.parameters) if proxies else "",
+            macs_text(cost.macs),
         )
-    table.add_row("", "head", "", "", "", _millions(graph.head.parameters), _macs(graph.head.macs))
+    table.add_row("", "head", "", "", "", millions(graph.head.parameters), macs_text(graph.head.macs))
     return table
 
 
@@ -151,9 +151,11 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
         console.print(Text(f"{name:<9} {harmless(text)}"))
 
 
-def _millions(count: int) -> str:
+def millions(count: int) -> str:
+    """A number of parameters, for people."""
     return f"{count / 1e6:.2f} M" if count >= 10_000 else f"{count / 1e3:.1f} k"
 
 
-def _macs(count: int) -> str:
+def macs_text(count: int) -> str:
+    """A number of MACs, for people."""
     return f"{count / 1e9:.3f} G" if count >= 1e8 else f"{count / 1e6:.2f} M"
