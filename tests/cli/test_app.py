@@ -12,8 +12,8 @@ import pytest
 from nettailor_cli._version import __version__
 from tests.cli.helpers import Workshop, command, nettailor, ok, process, refuses
 
-HEAVY = ("torch", "torchvision", "numpy", "PIL", "safetensors", "fvcore", "tensorboard")
-COMMANDS = ("teach", "tailor", "prune", "finetune", "inspect", "evaluate", "predict", "backbones")
+HEAVY = ("torch", "torchvision", "numpy", "PIL", "safetensors", "fvcore", "tensorboard", "onnx", "onnxruntime")
+COMMANDS = ("teach", "tailor", "prune", "finetune", "inspect", "evaluate", "predict", "export", "backbones")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ COMMANDS = ("teach", "tailor", "prune", "finetune", "inspect", "evaluate", "pred
         ("--version",),
         ("teach", "--help"),
         ("predict", "--help"),
+        ("export", "--help"),
         ("inspect", "MODEL"),
         ("inspect", "MODEL", "--json"),
         ("backbones", "list"),
@@ -99,6 +100,7 @@ def test_unknown_command() -> None:
         ("inspect", "--jsn", "--json"),
         ("evaluate", "--splt", "--split"),
         ("predict", "--fromat", "--format"),
+        ("export", "--fromat", "--format"),
     ],
 )
 def test_unknown_flag_has_a_suggestion(name: str, flag: str, meant: str) -> None:

@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nettailor_cli._version import __version__
 from nettailor_cli.core.deploy.plan import Plan, Step
-from nettailor_cli.core.deploy.standalone import Array, Runner, StandaloneNetwork
+from nettailor_cli.core.deploy.standalone import Runner, StandaloneNetwork, runner_of
 from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.sealed import read_content, read_tensors, write_sealed
@@ -51,11 +49,4 @@ def load_standalone(path: Path) -> tuple[StandaloneNetwork, dict[str, Any]]:
 
 def runner(path: Path) -> Runner:
     """The file `path` as a function of uint8 pictures (N, S, S, 3), on the CPU."""
-    network, _ = load_standalone(path)
-
-    def run(images: Array) -> tuple[Array, Array]:
-        with torch.inference_mode():
-            pictures = torch.from_numpy(images)
-            return network(pictures).numpy(), network.logits(pictures).numpy()
-
-    return run
+    return runner_of(load_standalone(path)[0])

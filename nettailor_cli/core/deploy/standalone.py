@@ -89,6 +89,28 @@ class StandaloneNetwork(nn.Module):
         return y.relu() if step.relu else y
 
 
+class HalfPrecision(StandaloneNetwork):
+    """Computes in float32 and rounds every value to half precision: what an accelerator does, on any machine."""
+
+    def __init__(self, network: StandaloneNetwork) -> None:
+        tensors = {name: tensor.float() for name, tensor in network.tensors().items()}
+        super().__init__(network.plan, tensors, network.preprocessing, network.output)
+
+    def _run(self, step: Step, inputs: list[Tensor]) -> Tensor:
+        return super()._run(step, inputs).half().float()
+
+
+def runner_of(network: StandaloneNetwork) -> Runner:
+    """`network` in memory as if it were a file."""
+
+    def run(images: Array) -> tuple[Array, Array]:
+        with torch.inference_mode():
+            pictures = torch.from_numpy(images)
+            return network(pictures).numpy(), network.logits(pictures).numpy()
+
+    return run
+
+
 def normalisation(preprocessing: Preprocessing) -> tuple[list[float], list[float]]:
     """scale and shift per channel: value in 0..255 times scale plus shift is (value / 255 - mean) / std."""
     pairs = list(zip(preprocessing.mean, preprocessing.std, strict=True))
