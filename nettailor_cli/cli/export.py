@@ -11,6 +11,7 @@ from rich.console import Console
 from nettailor_cli.cli import options
 from nettailor_cli.cli.inspect import macs_text, millions
 from nettailor_cli.cli.output import Output
+from nettailor_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     from nettailor_cli.core.deploy.export import Export
@@ -41,6 +42,8 @@ def export(
     from nettailor_cli.core.deploy.export import export_model
     from nettailor_cli.core.models import load_model
 
+    if output_file.exists() and model.exists() and output_file.samefile(model):
+        raise UsageError(f"{output_file} is the model itself", "choose another name with -o")
     loaded = load_model(model, home=options.home(), progress=output)
     done = export_model(
         loaded, output_file, form=form, progress=output, logits=logits, fp16=fp16, data=data, force=force

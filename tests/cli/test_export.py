@@ -46,7 +46,7 @@ def test_json_for_scripts(shop: Workshop, tmp_path: Path) -> None:
     assert document["output"] == {"name": "logits", "type": "float32", "shape": ["N", 3]}
     check = document["check"]
     assert check["images"] == 32 and check["pictures"] == "32 drawn pictures"
-    assert 0 <= check["probabilities"] <= check["limit"] and 0 < check["logits"] <= check["limit"] == 2e-2
+    assert 0 <= check["probabilities"] <= check["limit"] and 0 < check["logits"] <= check["limit"] == 1e-2
     assert ok(*args, "--force", "--quiet").out == ""
 
 
@@ -91,6 +91,7 @@ def test_wrong_use(shop: Workshop, tmp_path: Path) -> None:
         refuses(*args, "--format", "onx", says=["--format onx is unknown", "did you mean onnx?"])
         refuses(*args, "--data", tmp_path / "none", says=["there is no file or folder"])
         refuses(*args, "--data", tmp_path / "pictures", says=["no images in"])
+        refuses(*args, "--force", "-o", model, says=["is the model itself"])
         refuses(*args, "-o", tmp_path, says=["it is a folder"])
         refuses(*args, "-o", tmp_path / "blocker" / "net.onnx", says=["can't write"])
         refuses("export", tmp_path / "none", "--format", "onnx", "-o", tmp_path / "net.onnx", says=["there is no file"])

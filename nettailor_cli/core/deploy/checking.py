@@ -25,7 +25,7 @@ from nettailor_cli.core.progress import Progress
 PICTURES = 32
 """How many are compared, at most."""
 
-LIMITS = {"fp32": 1e-4, "fp16": 2e-2}
+LIMITS = {"fp32": 1e-4, "fp16": 1e-2}
 """The largest difference that is taken for rounding, in probabilities and in logits relative to the largest one."""
 
 _BATCHES = (1, 7)

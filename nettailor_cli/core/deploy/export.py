@@ -117,13 +117,25 @@ def _cost(network: StandaloneNetwork) -> Cost:
     return Cost(sum(tensor.numel() for tensor in network.tensors().values()), count)
 
 
+_PICTURES = (
+    "upright, on white where transparent, the short side resized to preprocessing.resize (bilinear, antialiased), "
+    "the middle size x size pixels cut out; mean and std are applied inside"
+)
+
+
 def _describe(model: Model, network: StandaloneNetwork, precision: str, cost: Cost) -> dict[str, Any]:
     """The document inside every exported file."""
     document, size = model.document, network.preprocessing.size
     return {
         "standalone": FORMAT,
         "package": __version__,
-        "input": {"name": "images", "type": "uint8", "shape": ["N", size, size, 3], "colours": "RGB"},
+        "input": {
+            "name": "images",
+            "type": "uint8",
+            "shape": ["N", size, size, 3],
+            "colours": "RGB",
+            "pictures": _PICTURES,
+        },
         "output": {"name": network.output, "type": "float32", "shape": ["N", len(document.classes)]},
         "classes": list(document.classes),
         "preprocessing": document.preprocessing.to_json(),

@@ -28,6 +28,7 @@ def test_what_is_said_of_it(tmp_path: Path) -> None:
     assert 0 < done.difference.largest < 1e-5 and done.difference.same_class == done.difference.images == 32
     document = done.document
     assert document["classes"] == [f"class {number}" for number in range(7)]
+    assert "preprocessing.resize" in document["input"].pop("pictures")
     assert document["input"] == {"name": "images", "type": "uint8", "shape": ["N", SIZE, SIZE, 3], "colours": "RGB"}
     assert document["output"] == {"name": "probabilities", "type": "float32", "shape": ["N", 7]}
     assert (document["parameters"], document["macs"]) == (done.cost.parameters, done.cost.macs)
@@ -66,7 +67,7 @@ def test_a_file_that_differs_is_not_kept(
 
 def test_half_precision_may_differ_more_and_not_without_bounds(tmp_path: Path) -> None:
     done = export(tmp_path / "half.onnx", fp16=True, logits=True)
-    assert (done.precision, done.limit, done.document["output"]["name"]) == ("fp16", 2e-2, "logits")
+    assert (done.precision, done.limit, done.document["output"]["name"]) == ("fp16", 1e-2, "logits")
     assert 1e-5 < done.difference.largest < 1e-2
     student = pruned_student()
     with torch.no_grad():  # far beyond 65504, and the same after the softmax's shift
