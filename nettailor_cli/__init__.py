@@ -8,6 +8,8 @@ find_images(paths)                the image files that files, folders and patter
 predict(model, images, machine, top_k=)           the most probable classes: one Prediction per image, as they are ready
 predict_batches(...)                              the same in lists
 to_square(picture, side), probabilities(model, squares, machine)   for pictures that are in memory already
+export_model(model, output, form=) a standalone file, checked: "onnx", "pt2", "safetensors"
+load_standalone(path)             the network in a safetensors export, and its document
 evaluate_on(model, data, machine) accuracy, loss and Confusion on a folder: an Evaluation
 Silent                            a progress that says nothing; functions that take long have a parameter `progress`
 NettailorError                    what every error is, with `message` and `hint`
@@ -25,6 +27,8 @@ _HOMES = {
     "prune_file": "stages.prune",
     "Model": "models",
     "load_model": "models",
+    "export_model": "deploy.export",
+    "load_standalone": "deploy.safetensors_file",
     "choose_machine": "training.precision",
     "find_images": "data",
     "to_square": "data",

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from nettailor_cli._version import __version__
-from nettailor_cli.cli import backbones, benchmark, evaluate, finetune, fit, inspect, predict, prune, tailor, teach
+from nettailor_cli.cli import (
+    backbones,
+    benchmark,
+    evaluate,
+    export,
+    finetune,
+    fit,
+    inspect,
+    predict,
+    prune,
+    tailor,
+    teach,
+)
 from nettailor_cli.cli.errors import reports_errors
 
 app = typer.Typer(
@@ -26,6 +38,7 @@ app.command("inspect")(reports_errors(inspect.inspect))
 app.command("evaluate")(reports_errors(evaluate.evaluate))
 app.command("predict")(reports_errors(predict.predict))
 app.command("benchmark")(reports_errors(benchmark.benchmark))
+app.command("export")(reports_errors(export.export))
 app.add_typer(backbones.app, name="backbones")
 
 

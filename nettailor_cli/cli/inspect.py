@@ -13,8 +13,7 @@ from rich.text import Text
 
 from nettailor_cli.cli import options
 from nettailor_cli.cli.completion import model_files
-from nettailor_cli.cli.figures import macs as _macs
-from nettailor_cli.cli.figures import millions as _millions
+from nettailor_cli.cli.figures import macs, millions
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.budgets import COUNT, Budget, parse_budget
 from nettailor_cli.core.delta import STAGES, TEACHER, ModelDocument, read_document
@@ -86,8 +85,8 @@ def _check_gates(document: ModelDocument, budgets: Mapping[str, Budget]) -> None
     """Raises GateNotMet with one line for every budget that is exceeded."""
     cost, whole = document.graph.cost, document.graph.backbone
     measured = {
-        "--max-macs": ("MACs", _macs, cost.macs, whole.macs),
-        "--max-params": ("parameters", _millions, cost.parameters, whole.parameters),
+        "--max-macs": ("MACs", macs, cost.macs, whole.macs),
+        "--max-params": ("parameters", millions, cost.parameters, whole.parameters),
     }
     missed = []
     for flag, budget in budgets.items():
@@ -170,8 +169,8 @@ def show_summary(console: Console, document: ModelDocument) -> None:
     for column in ("", document.stage, "backbone", "removed"):
         table.add_column(column, justify="left" if not column else "right")
     rows = [
-        ("parameters", _millions(cost.parameters), _millions(whole.parameters), 1 - cost.parameters / whole.parameters),
-        ("MACs", _macs(cost.macs), _macs(whole.macs), 1 - cost.macs / whole.macs),
+        ("parameters", millions(cost.parameters), millions(whole.parameters), 1 - cost.parameters / whole.parameters),
+        ("MACs", macs(cost.macs), macs(whole.macs), 1 - cost.macs / whole.macs),
         ("blocks", str(len(graph.universal)), str(graph.last), 1 - len(graph.universal) / graph.last),
     ]
     if cost.latency is not None and whole.latency:
@@ -181,7 +180,7 @@ def show_summary(console: Console, document: ModelDocument) -> None:
         table.add_row(name, own, theirs, f"{100 * removed:.1f} %" if removed >= 0 else f"{-100 * removed:.1f} % more")
     console.print(table)
     universal, task = _shares(document)
-    console.print(f"{_millions(universal)} universal parameters, {_millions(task)} this task's own")
+    console.print(f"{millions(universal)} universal parameters, {millions(task)} this task's own")
     for name in (stage for stage in STAGES if stage in document.metrics):
         metric = document.metrics[name]
         measured = (
@@ -201,7 +200,7 @@ def _nodes(document: ModelDocument) -> Table:
     table.add_column("universal", justify="right")
     table.add_column("task", justify="right")
     table.add_column("MACs", justify="right")
-    table.add_row("0", "stem", "", "", _millions(graph.stem.parameters), "", _macs(graph.stem.macs))
+    table.add_row("0", "stem", "", "", millions(graph.stem.parameters), "", macs(graph.stem.macs))
     for node in range(1, graph.last + 1):
         paths = graph.into(node)
         if not paths:
@@ -216,11 +215,11 @@ def _nodes(document: ModelDocument) -> Table:
             "kept" if universal else Text("removed", style="dim"),
             f"{universal.alpha:.2f}" if universal else "",
             ", ".join(f"{path.source} ({path.alpha:.2f})" for path in proxies),
-            _millions(universal.cost.parameters) if universal else "",
-            _millions(own.parameters) if proxies else "",
-            _macs(cost.macs),
+            millions(universal.cost.parameters) if universal else "",
+            millions(own.parameters) if proxies else "",
+            macs(cost.macs),
         )
-    table.add_row("", "head", "", "", "", _millions(graph.head.parameters), _macs(graph.head.macs))
+    table.add_row("", "head", "", "", "", millions(graph.head.parameters), macs(graph.head.macs))
     return table
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nettailor_cli.core.backbones.backbone import Backbone
-from nettailor_cli.core.graph import Graph
+from nettailor_cli.core.graph import Graph, Path
 from nettailor_cli.core.proxies import make_proxy, pool, start_fresh, stride_between
 from nettailor_cli.core.state import copy_state
 
@@ -101,7 +101,7 @@ class Student(nn.Module):
         self.activation = backbone.activation
         self.pooling = backbone.pooling
         self.head = nn.Linear(backbone.features, classes)
-        self._strides = backbone.strides
+        self.strides = backbone.strides
         self._into = [
             (node, [(index, p) for index, p in enumerate(graph.paths) if p.sink == node]) for node in graph.nodes
         ]
@@ -169,14 +169,18 @@ class Student(nn.Module):
             if path.is_universal:
                 y = self.universal[str(node)](x)
             else:
-                stride = stride_between(self._strides, path.source, node)
+                stride = stride_between(self.strides, path.source, node)
                 if (path.source, stride) not in pooled:
                     pooled[path.source, stride] = pool(x, stride)
-                y = self.proxies[_key(path.source, node)](pooled[path.source, stride])
+                y = self.proxy(path)(pooled[path.source, stride])
             term = alpha[index].to(y.dtype) * y
             merged = term if merged is None else merged + term
         assert merged is not None
         return self.activation(merged)
+
+    def proxy(self, path: Path) -> nn.Module:
+        """The module of a path that is not universal."""
+        return self.proxies[_key(path.source, path.sink)]
 
     def attended_graph(self) -> Graph:
         """The graph with today's attention. In float64, so that a saturated softmax keeps its ranking."""

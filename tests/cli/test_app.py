@@ -12,8 +12,12 @@ import pytest
 from nettailor_cli._version import __version__
 from tests.cli.helpers import Workshop, command, nettailor, ok, process, refuses
 
-HEAVY = ("torch", "torchvision", "numpy", "PIL", "safetensors", "fvcore", "tensorboard", "matplotlib")
-COMMANDS = ("teach", "tailor", "prune", "finetune", "inspect", "evaluate", "predict", "fit", "benchmark", "backbones")
+HEAVY = (
+    "torch", "torchvision", "numpy", "PIL", "safetensors", "fvcore", "tensorboard", "matplotlib", "onnx", "onnxruntime"
+)  # fmt: skip
+COMMANDS = (
+    "teach", "tailor", "prune", "finetune", "inspect", "evaluate", "predict", "fit", "benchmark", "export", "backbones"
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -24,6 +28,7 @@ COMMANDS = ("teach", "tailor", "prune", "finetune", "inspect", "evaluate", "pred
         ("teach", "--help"),
         ("predict", "--help"),
         ("benchmark", "--help"),
+        ("export", "--help"),
         ("inspect", "MODEL"),
         ("inspect", "MODEL", "--json"),
         ("inspect", "MODEL", "--svg", "NEW.svg"),
@@ -103,6 +108,7 @@ def test_unknown_command() -> None:
         ("evaluate", "--splt", "--split"),
         ("predict", "--fromat", "--format"),
         ("benchmark", "--max-latncy", "--max-latency"),
+        ("export", "--fromat", "--format"),
     ],
 )
 def test_unknown_flag_has_a_suggestion(name: str, flag: str, meant: str) -> None:
