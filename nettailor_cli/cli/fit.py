@@ -12,7 +12,7 @@ from nettailor_cli.cli import options
 from nettailor_cli.cli.inspect import show_summary, summary_document
 from nettailor_cli.cli.output import Output
 from nettailor_cli.cli.training import make_job
-from nettailor_cli.core.budgets import BYTES, COUNT, Budget, Kind, parse_budget
+from nettailor_cli.core.budgets import BYTES, COUNT, SECONDS, Budget, Kind, parse_budget
 from nettailor_cli.core.errors import GateNotMet, UsageError, did_you_mean
 from nettailor_cli.core.search.ranking import RANKINGS
 from nettailor_cli.core.settings import SHARED, TAILOR
@@ -49,6 +49,14 @@ def fit(
     max_bytes: Annotated[
         str | None,
         typer.Option("--max-bytes", metavar="SIZE|P%", help="at most so many bytes, delta and blocks in use: 8MB, 30%"),
+    ] = None,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(
+            "--max-latency",
+            metavar="TIME|P%",
+            help="at most so long: 12ms, 40%; the sum of the parts' measured times, needs --cost latency",
+        ),
     ] = None,
     run: options.RunPath = None,
     weights: options.Weights = None,
@@ -102,6 +110,7 @@ def fit(
             rich_help_panel="Search",
         ),
     ] = False,
+    latency_table: options.LatencyTableFile = None,
     resume: options.Resume = False,
     force: options.Force = False,
     config: options.Config = None,
@@ -120,6 +129,7 @@ def fit(
         "macs": _budget(max_macs, COUNT, "--max-macs"),
         "parameters": _budget(max_params, COUNT, "--max-params"),
         "bytes": _budget(max_bytes, BYTES, "--max-bytes"),
+        "latency": _budget(max_latency, SECONDS, "--max-latency"),
     }
     if tolerance is None and not any(budgets.values()):
         tolerance = TOLERANCE
@@ -131,7 +141,9 @@ def fit(
     from nettailor_cli.core.stages.start_fit import Limits, start_fit
 
     plan = Plan(search=search, ranking=ranking, threshold=proxy_threshold)
-    fitted = start_fit(job, Limits(tolerance, **budgets), plan, folds=folds or 0, baselines=baselines)
+    fitted = start_fit(
+        job, Limits(tolerance, **budgets), plan, folds=folds or 0, baselines=baselines, latency_table=latency_table
+    )
     path = job.run.model
     rows = [row.to_json() for row in fitted.rows]
 

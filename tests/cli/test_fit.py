@@ -178,3 +178,12 @@ def test_too_few_val_pictures_for_the_tolerance_mean_cross_validation(run: Path,
 def test_more_folds_than_there_are(run: Path) -> None:
     refuses("fit", "--run", run, "--folds", 6, says=["--folds 6", "there are 5 parts"])
     assert not (run / "search").exists()
+
+
+def test_a_latency_budget_needs_a_student_tailored_for_latency(shop: Workshop, run: Path, config: Path) -> None:
+    refuses("fit", "--run", run, *MACHINE, "--max-latency", "50%", says=["not tailored for latency", "--cost latency"])
+    options = ("--config", config, "--cost", "latency", "--max-latency", "99%", "--force", "--folds", 1, "--json")
+    document = ok("fit", "--run", run, *MACHINE, *options).document
+    model = read_document(run / "model.safetensors").graph
+    assert document["met"] and model.cost.latency is not None and model.backbone.latency is not None
+    assert model.cost.latency <= 0.99 * model.backbone.latency

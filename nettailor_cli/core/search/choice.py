@@ -17,6 +17,7 @@ class Row:
     name: of its file. kind: CANDIDATE, or BASELINE, which is shown and never chosen. blocks: universal blocks kept.
     accuracy: top-1 on val, percent, of `images` pictures. macs, parameters: of the whole network. bytes: its file and
     the universal blocks that it uses, in fp32. epochs: of training behind it in all, this one's given-up half included.
+    latency: the sum of its parts' in microseconds, where the student was tailored for latency.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Row:
     bytes: int
     epochs: float
     given_up: bool = False
+    latency: float | None = None
 
     @property
     def standard_error(self) -> float:
@@ -45,13 +47,14 @@ class Wanted:
     """What the network has to be: accurate to within the tolerance, or as accurate as a budget allows.
 
     accuracy: the least that is within the tolerance, percent on val; None where only budgets were given. macs,
-    parameters, bytes: at most so much; None is any.
+    parameters, bytes, latency (microseconds): at most so much; None is any.
     """
 
     accuracy: float | None
     macs: float | None = None
     parameters: float | None = None
     bytes: float | None = None
+    latency: float | None = None
 
     def affords(self, row: Row) -> bool:
         """Whether `row` is inside every budget."""
@@ -59,7 +62,8 @@ class Wanted:
 
     def excess(self, row: Row) -> float:
         """The largest cost over budget ratio; 0 without budgets."""
-        pairs = ((row.macs, self.macs), (row.parameters, self.parameters), (row.bytes, self.bytes))
+        pairs = [(row.macs, self.macs), (row.parameters, self.parameters), (row.bytes, self.bytes)]
+        pairs += [] if row.latency is None else [(row.latency, self.latency)]
         return max((cost / limit if limit > 0 else math.inf for cost, limit in pairs if limit is not None), default=0.0)
 
     def accepts(self, row: Row) -> bool:

@@ -277,7 +277,7 @@ class Search:
         """A row that has only what can be known before a training."""
         blocks = tuple(path.sink for path in graph.universal)
         macs, parameters = graph.cost.macs, graph.cost.parameters
-        return Row("", CANDIDATE, blocks, 0.0, 0, macs, parameters, 4 * parameters, 0.0)
+        return Row("", CANDIDATE, blocks, 0.0, 0, macs, parameters, 4 * parameters, 0.0, latency=graph.cost.latency)
 
     @staticmethod
     def _mean(documents: Sequence[ModelDocument]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.store import find_by_fingerprint
@@ -38,6 +39,7 @@ class Limits:
     macs: Budget | None = None
     parameters: Budget | None = None
     bytes: Budget | None = None
+    latency: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,15 @@ class Fitted:
     folds: int
 
 
-def start_fit(job: Job, limits: Limits, plan: Plan, *, folds: int = 0, baselines: bool = False) -> Fitted:
+def start_fit(
+    job: Job,
+    limits: Limits,
+    plan: Plan,
+    *,
+    folds: int = 0,
+    baselines: bool = False,
+    latency_table: Path | None = None,
+) -> Fitted:
     """`nettailor fit`: writes RUN/model.safetensors, the leanest network within `limits`, or the closest to them.
 
     Beside it architecture.svg and candidates.svg, and as .png, are its pictures.
@@ -75,9 +85,15 @@ def start_fit(job: Job, limits: Limits, plan: Plan, *, folds: int = 0, baselines
             shutil.rmtree(job.run.path / leftover, ignore_errors=True)
     elif (job.run.path / "search").exists() and not job.resume:
         raise UsageError(f"{job.run.path} has an unfinished fit", "--resume goes on with it, --force starts again")
-    first = _fold(job)
+    first = _fold(job, latency_table)
+    if limits.latency and first.student[0].graph.backbone.latency is None:
+        raise UsageError(
+            f"--max-latency: {job.run.student} was not tailored for latency",
+            "--cost latency, and --force if it is there",
+        )
     wanted_folds = _number_of_folds(first, limits, folds)
-    others = [_fold(_job_of_fold(first, number)) for number in range(1, wanted_folds)]
+    table = latency_table or (job.run.latencies if job.run.latencies.exists() else None)
+    others = [_fold(_job_of_fold(first, number), table) for number in range(1, wanted_folds)]
     search = Search([first, *others], plan, _wanted([first, *others], limits))
     choice, rows = search.go()
     chosen, tensors = delta.read(first.file(choice.row.name))
@@ -104,11 +120,11 @@ def _drawn(fitted: Fitted) -> list[candidates.Row]:
     return drawn
 
 
-def _fold(job: Job) -> Fold:
+def _fold(job: Job, latency_table: Path | None) -> Fold:
     """What the search needs of one run directory; the teacher and the student are made where there is none."""
     student_file, teacher_file = job.run.student, job.run.teacher
     if job.force or not student_file.exists():
-        start_tailor(job)
+        start_tailor(job, latency_table=latency_table)
     else:
         job.progress.note(f"student: {student_file}, as it was tailored")
     document, tensors = delta.read(student_file)
@@ -172,4 +188,5 @@ def _wanted(folds: list[Fold], limits: Limits) -> Wanted:
         macs=limits.macs.limit(whole.macs) if limits.macs else None,
         parameters=limits.parameters.limit(whole.parameters) if limits.parameters else None,
         bytes=limits.bytes.limit(4 * whole.parameters) if limits.bytes else None,
+        latency=1e6 * limits.latency.limit((whole.latency or 0.0) / 1e6) if limits.latency else None,
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -74,3 +75,10 @@ def test_baselines_and_what_was_given_up_are_never_chosen() -> None:
 
 def test_of_equal_macs_the_more_accurate() -> None:
     assert choose([*ROWS, row("b2", 91.5, 700)], Wanted(accuracy=90.0)).row.name == "b2"
+
+
+def test_a_latency_budget_counts_where_latencies_are_known() -> None:
+    rows = [replace(row("a", 92.0, 900), latency=800.0), replace(row("b", 91.0, 700), latency=300.0)]
+    assert choose(rows, Wanted(None, latency=500.0)).row.name == "b"
+    assert not choose(rows, Wanted(None, latency=200.0)).met
+    assert choose(ROWS, Wanted(None, latency=1.0)).row.name == "a"  # nothing is known of these
