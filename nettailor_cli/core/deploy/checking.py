@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nettailor_cli.core.data import BadImage, central_crop, read_square
+from nettailor_cli.core.data import BadImage, central_crop, find_images, read_square
 from nettailor_cli.core.deploy.standalone import PROBABILITIES, Array, Runner
 from nettailor_cli.core.errors import DataError, RunFailed
-from nettailor_cli.core.inference import find_images
 from nettailor_cli.core.models import Model
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import Progress

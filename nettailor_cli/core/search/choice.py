@@ -62,9 +62,14 @@ class Wanted:
 
     def excess(self, row: Row) -> float:
         """The largest cost over budget ratio; 0 without budgets."""
-        pairs = [(row.macs, self.macs), (row.parameters, self.parameters), (row.bytes, self.bytes)]
-        pairs += [] if row.latency is None else [(row.latency, self.latency)]
-        return max((cost / limit if limit > 0 else math.inf for cost, limit in pairs if limit is not None), default=0.0)
+        pairs: list[tuple[float | None, float | None]] = [
+            (row.macs, self.macs),
+            (row.parameters, self.parameters),
+            (row.bytes, self.bytes),
+            (row.latency, self.latency),
+        ]
+        given = [(cost, limit) for cost, limit in pairs if cost is not None and limit is not None]
+        return max((cost / limit if limit > 0 else math.inf for cost, limit in given), default=0.0)
 
     def accepts(self, row: Row) -> bool:
         """Whether `row` is accurate enough."""
