@@ -16,6 +16,7 @@ from typing import Any
 
 import typer
 
+from nettailor_cli.cli import processes
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.errors import DataError, FileError, GateNotMet, Interrupted, NettailorError, UsageError
 
@@ -37,6 +38,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
+            processes.leave()
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where a full disk or a reader that has gone can still be told
         except (typer.Exit, typer.Abort):
@@ -49,8 +51,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             if os.environ.get("NETTAILOR_DEBUG") == "1":
                 raise
             message, hint, code = _explain(error)
-            Output().error(message, hint)
-            raise typer.Exit(code) from None
+            raise typer.Exit(processes.fail(code, lambda: Output().error(message, hint))) from None
 
     return wrapped
 
@@ -75,5 +76,7 @@ def _explain(error: BaseException) -> tuple[str, str, int]:
         )
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"not allowed: {error.filename or text} ({error.strerror})", "", WRONG
+    if isinstance(error, RuntimeError) and ("gloo" in text or "NCCL" in text):
+        return f"another process has ended, or can't be reached: {text}", "", UNEXPECTED
     kind = type(error).__name__
     return f"unexpected, a bug: {kind}: {text}", "NETTAILOR_DEBUG=1 shows where; please report it", UNEXPECTED

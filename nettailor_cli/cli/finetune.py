@@ -9,8 +9,7 @@ import typer
 
 from nettailor_cli.cli import options
 from nettailor_cli.cli.completion import model_files
-from nettailor_cli.cli.output import Output
-from nettailor_cli.cli.training import make_job, show_written
+from nettailor_cli.cli.training import make_job, show_written, training_output
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.settings import FINETUNE
 
@@ -34,7 +33,7 @@ def finetune(
     settings: dict[str, Any],
 ) -> None:
     """Retrain what pruning left, without the complexity term. Writes RUN/model.safetensors."""
-    output = Output(as_json=as_json, quiet=quiet)
+    output = training_output(as_json=as_json, quiet=quiet)
     if teacher is not None and no_teacher:
         raise UsageError("--teacher and --no-teacher: give one of them")
     job = make_job(

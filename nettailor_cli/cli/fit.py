@@ -10,8 +10,7 @@ from rich.table import Table
 
 from nettailor_cli.cli import options
 from nettailor_cli.cli.inspect import show_summary, summary_document
-from nettailor_cli.cli.output import Output
-from nettailor_cli.cli.training import make_job
+from nettailor_cli.cli.training import make_job, training_output
 from nettailor_cli.core.budgets import BYTES, COUNT, SECONDS, Budget, Kind, parse_budget
 from nettailor_cli.core.errors import GateNotMet, UsageError, did_you_mean
 from nettailor_cli.core.search.ranking import RANKINGS
@@ -120,7 +119,7 @@ def fit(
     settings: dict[str, Any],
 ) -> None:  # fmt: skip
     """The whole procedure: the leanest network within the tolerance. Writes RUN/model.safetensors."""
-    output = Output(as_json=as_json, quiet=quiet)
+    output = training_output(as_json=as_json, quiet=quiet)
     if ranking not in RANKINGS:
         raise UsageError(f"--ranking {ranking} is unknown", did_you_mean(ranking, RANKINGS) or ", ".join(RANKINGS))
     if search not in SEARCHES:

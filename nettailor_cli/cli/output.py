@@ -47,6 +47,11 @@ class Output:
         self._bars: Bars | None = None
         self._task: Any = None
 
+    def silence(self) -> None:
+        """Say nothing from here on, not even warnings or the result: another process does. Errors have their own."""
+        self.as_json, self.quiet = False, True
+        self.out = self.err = _console(io.StringIO())
+
     # results
 
     def result(self, document: Mapping[str, Any], show: Callable[[Console], None]) -> None:

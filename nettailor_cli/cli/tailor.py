@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nettailor_cli.cli import options
-from nettailor_cli.cli.output import Output
-from nettailor_cli.cli.training import make_job, show_written
+from nettailor_cli.cli.training import make_job, show_written, training_output
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.settings import TAILOR
 
@@ -34,7 +33,7 @@ def tailor(
     settings: dict[str, Any],
 ) -> None:
     """Learn which blocks your task needs (teaches first if the run has no teacher). Writes RUN/student.safetensors."""
-    output = Output(as_json=as_json, quiet=quiet)
+    output = training_output(as_json=as_json, quiet=quiet)
     if teacher is not None and no_teacher:
         raise UsageError("--teacher and --no-teacher: give one of them")
     job = make_job(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nettailor_cli.cli import options
-from nettailor_cli.cli.output import Output
-from nettailor_cli.cli.training import make_job, show_written
+from nettailor_cli.cli.training import make_job, show_written, training_output
 from nettailor_cli.core.settings import TEACH
 
 
@@ -30,7 +29,7 @@ def teach(
     settings: dict[str, Any],
 ) -> None:
     """Fine-tune the whole backbone on your pictures: the teacher. Writes RUN/teacher.safetensors."""
-    output = Output(as_json=as_json, quiet=quiet)
+    output = training_output(as_json=as_json, quiet=quiet)
     job = make_job(
         output, data=data, backbone=backbone, run=run, weights=weights, mean=mean, std=std, size=size,
         preset=preset, config=config, settings=settings, resume=resume, force=force, tensorboard=tensorboard,

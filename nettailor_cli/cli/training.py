@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from nettailor_cli.cli import processes
 from nettailor_cli.cli.inspect import show_summary, summary_document
 from nettailor_cli.cli.options import home, three_numbers
 from nettailor_cli.cli.output import Output
@@ -18,6 +19,17 @@ from nettailor_cli.core.run import RunDirectory
 if TYPE_CHECKING:
     from nettailor_cli.core.delta import ModelDocument
     from nettailor_cli.core.stages.job import Job
+
+
+def training_output(*, as_json: bool, quiet: bool) -> Output:
+    """The Output of a training command; where torchrun started several processes, only the first one's says anything.
+
+    First of all, so that whatever goes wrong is told once. Raises as `processes.join` does.
+    """
+    output = Output(as_json=as_json, quiet=quiet)
+    if not processes.join().is_main:
+        output.silence()
+    return output
 
 
 def make_job(
@@ -64,6 +76,7 @@ def make_job(
         resume=resume,
         force=force,
         tensorboard=tensorboard,
+        processes=processes.joined(),
     )
 
 

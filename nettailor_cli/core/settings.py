@@ -59,6 +59,13 @@ class Settings:
     # the optimiser
     epochs: int = _setting(16, "passes over the training images", low=1, high=100_000, panel="Training")
     batch_size: int = _setting(32, "images per step", low=1, high=65_536, panel="Training")
+    accumulate: int = _setting(
+        1,
+        "work a batch off in so many parts, for less memory; batch norm sees one part at a time",
+        low=1,
+        high=65_536,
+        panel="Running",
+    )
     lr: float = _setting(0.02, "learning rate at its peak", low=1e-9, high=100, panel="Training")
     schedule: str = _setting(
         "cosine",

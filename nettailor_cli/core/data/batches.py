@@ -25,17 +25,37 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True)
 class Batch:
-    """images: normalised float32 (N, 3, size, size), channels last; labels: int64 (N,); both on the same device."""
+    """images: normalised float32 (N, 3, size, size), channels last; labels: int64 (N,); both on the same device.
+
+    whole: how many pictures a step is to have in all, where this is one part of them; None: this is all.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
+    whole: int | None = None
+
+    @property
+    def of(self) -> int:
+        """The pictures of the whole step."""
+        return len(self.labels) if self.whole is None else self.whole
+
+    @property
+    def share(self) -> float:
+        """Which part of the step's pictures these are, in (0, 1]."""
+        return len(self.labels) / self.of
+
+    def parts(self, count: int) -> list[Batch]:
+        """The same pictures in `count` batches, alike in size; there are at least as many of them."""
+        pairs = zip(self.images.tensor_split(count), self.labels.tensor_split(count), strict=True)
+        return [Batch(images, labels, self.of) for images, labels in pairs]
 
 
 class Batches:
     """All of `pictures` (decoded at side `preprocessing.resize`), in batches of at most `batch_size`, alike in size.
 
     Without an augmentation every picture is cropped to its centre. With a `share` below 1, an epoch has only so many of
-    the pictures, the first of its order: another lot every time. Raises UsageError for a batch size below one.
+    the pictures, the first of its order: another lot every time. `among` (number, count): of every batch only the part
+    of one of several that share it, as they would have it together. Raises UsageError for a batch size below one.
     """
 
     def __init__(
@@ -49,6 +69,7 @@ class Batches:
         shuffle: bool,
         device: torch.device,
         share: float = 1.0,
+        among: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {batch_size}")
@@ -59,6 +80,7 @@ class Batches:
         self._augmentation = augmentation
         self._shuffle = shuffle
         self._device = device
+        self._among = among
         self._seen = max(1, round(share * len(pictures))) if len(pictures) else 0  # per epoch
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]  # (3, 1, 1)
@@ -68,6 +90,11 @@ class Batches:
     def __len__(self) -> int:
         """How many batches an epoch has."""
         return -(-self._seen // self._batch_size)
+
+    @property
+    def smallest(self) -> int:
+        """How many pictures the smallest batch has, all parts together; 0 when there is none."""
+        return self._seen // len(self) if self._seen else 0
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from number `start` on: the same as the tail of the whole epoch.
@@ -84,16 +111,24 @@ class Batches:
             for number, part in enumerate(parts):
                 images, labels = fetched.pop().result()
                 fetched += [ahead.submit(self._fetch, following) for following in parts[number + 1 : number + 2]]
-                yield self._finish(images, labels, None if draws is None else draws[part])
+                own = None if draws is None else draws[self._own(part)]
+                yield self._finish(images, labels, own, len(part))
+
+    def _own(self, indices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        number, count = self._among
+        return np.array_split(indices, count)[number]
 
     def _fetch(self, indices: np.ndarray[Any, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """uint8 (N, 3, S, S) and labels (N,) in host memory, pinned if they are to travel to a CUDA device."""
+        indices = self._own(indices)
         images, labels = self.pictures.take(indices), self.pictures.labels[torch.from_numpy(indices)]
         if self._device.type == "cuda":
             return images.pin_memory(), labels.pin_memory()
         return images, labels
 
-    def _finish(self, images: torch.Tensor, labels: torch.Tensor, draws: np.ndarray[Any, Any] | None) -> Batch:
+    def _finish(
+        self, images: torch.Tensor, labels: torch.Tensor, draws: np.ndarray[Any, Any] | None, whole: int
+    ) -> Batch:
         """To the device as bytes, a quarter of what floats would be; the rest is done there."""
         wait = self._device.type != "cuda"  # only pinned memory may be left to be copied in the background
         images, labels = (tensor.to(self._device, non_blocking=not wait) for tensor in (images, labels))
@@ -103,7 +138,7 @@ class Batches:
         else:
             unit = self._augmentation.apply(images, draws, size)
         normalised = (unit - self._mean) / self._std
-        return Batch(normalised.contiguous(memory_format=torch.channels_last), labels)
+        return Batch(normalised.contiguous(memory_format=torch.channels_last), labels, whole)
 
 
 def evaluation_batches(pictures: Pictures, preprocessing: Preprocessing, device: torch.device) -> Batches:

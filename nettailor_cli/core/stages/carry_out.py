@@ -21,6 +21,7 @@ from nettailor_cli.core.training.checkpoint import check
 from nettailor_cli.core.training.evaluate import evaluate
 from nettailor_cli.core.training.loop import Run, Trainee, Training
 from nettailor_cli.core.training.precision import Machine
+from nettailor_cli.core.training.processes import Processes
 from nettailor_cli.core.training.tensorboard import TensorBoard
 
 _PASSING = ("workers", "cache_limit", "memory_limit")
@@ -71,16 +72,20 @@ def carry_out(
     }
     goes_on = job.resume and checkpoint.exists()
     epochs_done = check(checkpoint, identity=identity)["position"]["epoch"] if goes_on else 0
-    job.run.record(
-        {
-            **({} if about is None else {"run": about}),
-            "machine": _machine_document(bench.machine),
-            stage: to_document(_resolved(settings, bench), stage),
-        }
-    )
-    job.run.forget_after(stage, output, epochs_done)
-    if not goes_on:
-        checkpoint.unlink(missing_ok=True)  # an older run's: a --resume after a crash must not find it
+
+    def note() -> None:
+        job.run.record(
+            {
+                **({} if about is None else {"run": about}),
+                "machine": _machine_document(bench.machine, job.processes),
+                stage: to_document(_resolved(settings, bench), stage),
+            }
+        )
+        job.run.forget_after(stage, output, epochs_done)
+        if not goes_on:
+            checkpoint.unlink(missing_ok=True)  # an older run's: a --resume after a crash must not find it
+
+    job.processes.alone(note)
     run = Run(
         checkpoint=checkpoint,
         identity=identity,
@@ -88,20 +93,26 @@ def carry_out(
         progress=job.progress,
         log=_logger(job, output),
         stop=job.stop,
+        processes=job.processes,
     )
-    training = bench.training(settings, stage_seed(part.name, settings.seed), part.share)
+    training = bench.training(settings, stage_seed(part.name, settings.seed), part.share, job.processes)
     called = "" if part.name == stage else part.name
     loop = Training(trainee, training, bench.validation, settings, bench.machine, run, stage, part.floor, called)
     loop.go()
     metrics: dict[str, Any] = {}
-    if bench.validation is not None:
-        score = evaluate(trainee.predict_exactly, trainee.module, bench.validation, replace(bench.machine, bf16=False))
+    if (validation := bench.validation) is not None:
+        exactly = replace(bench.machine, bf16=False)
+        score = job.processes.from_main(lambda: evaluate(trainee.predict_exactly, trainee.module, validation, exactly))
         metrics = {"split": "val", "accuracy": score.accuracy, "loss": score.loss, "images": score.images}
         if loop.given_up:
             metrics["given_up_after_epochs"] = loop.position.epoch
     document, tensors = finish(metrics)
-    delta.write(output, document, tensors)
-    checkpoint.unlink(missing_ok=True)
+
+    def write() -> None:
+        delta.write(output, document, tensors)
+        checkpoint.unlink(missing_ok=True)
+
+    job.processes.alone(write)
     return document
 
 
@@ -140,17 +151,20 @@ def _resolved(settings: Settings, bench: Workbench) -> Settings:
     return replace(settings, device=str(bench.machine.device), precision=bench.machine.precision)
 
 
-def _machine_document(machine: Machine) -> dict[str, Any]:
+def _machine_document(machine: Machine, processes: Processes) -> dict[str, Any]:
     return {
         "device": str(machine.device),
         "precision": machine.precision,
         "threads": torch.get_num_threads(),
         "reason": machine.reason,
+        **({"processes": processes.count} if processes.count > 1 else {}),
     }
 
 
 def _logger(job: Job, output: Path) -> Callable[[dict[str, Any]], None]:
-    """What takes an epoch's record: log.jsonl always, TensorBoard when asked for."""
+    """What takes an epoch's record: log.jsonl always, TensorBoard when asked for; nothing but in the main process."""
+    if not job.processes.is_main:
+        return lambda record: None
     board = TensorBoard(job.run.path / "tensorboard" / output.stem) if job.tensorboard else None
 
     def log(record: dict[str, Any]) -> None:

@@ -169,6 +169,20 @@ class Search:
 
     def _swapped(self, state: Delta, k: int) -> None:
         """At the first k that is not good enough, try other blocks: the swap with the lowest loss, if one helps."""
+        fold = self.main
+        swap = fold.job.processes.from_main(lambda: self._best_swap(state))
+        if swap is None:
+            return
+        out, into = swap
+        better = self._with(fold, {path.sink for path in state[0].graph.universal} - {out} | {into})
+        assert better is not None
+        fold.job.progress.note(f"search: block {into} in the place of {out}")
+        name = f"{k:02d}-swap-{out}-{into}"
+        short = self._short(fold, f"shrink-{name}", better, [state, fold.student], k)
+        self._full(f"k{name}", lambda _: (short[0].graph, [short]), k, (k + 2) * self.share)
+
+    def _best_swap(self, state: Delta) -> tuple[int, int] | None:
+        """Which block to take out and which into its place, for a lower loss at no more MACs; None: no such swap."""
         fold, graph = self.main, state[0].graph
         whole = fold.student[0].graph
         sources = [(graph, state[1]), (whole, fold.student[1])]
@@ -180,14 +194,8 @@ class Search:
                 if abs(out - into) <= SWAP_REACH and other is not None and other.cost.macs <= graph.cost.macs:
                     losses[out, into] = fold.probe.loss(other, sources)
         if not losses or min(losses.values()) >= fold.probe.loss(graph, sources):
-            return
-        out, into = min(losses, key=lambda pair: (losses[pair], pair))
-        better = self._with(fold, kept - {out} | {into})
-        assert better is not None
-        fold.job.progress.note(f"search: block {into} in the place of {out}")
-        name = f"{k:02d}-swap-{out}-{into}"
-        short = self._short(fold, f"shrink-{name}", better, [state, fold.student], k)
-        self._full(f"k{name}", lambda _: (short[0].graph, [short]), k, (k + 2) * self.share)
+            return None
+        return min(losses, key=lambda pair: (losses[pair], pair))
 
     def _with_fewer_proxies(self, chains: dict[int, list[Delta]], k: int) -> None:
         """One more candidate at the edge: the same blocks, a higher threshold for the proxies."""
@@ -293,7 +301,8 @@ class Search:
     def _record(self) -> None:
         rows = [row.to_json() for row in self.rows.values()]
         document = {"wanted": vars(self.wanted), "plan": vars(self.plan), "rows": rows}
-        write_text(self.main.job.run.path / "fit.json", json.dumps(document, indent=1) + "\n")
+        file, text = self.main.job.run.path / "fit.json", json.dumps(document, indent=1) + "\n"
+        self.main.job.processes.alone(lambda: write_text(file, text))
 
 
 def _accuracy(document: ModelDocument) -> float:

@@ -15,6 +15,7 @@ from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.settings import Settings
 from nettailor_cli.core.training.precision import Machine, choose_machine
+from nettailor_cli.core.training.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Job:
 
     data: the folder of pictures; None where an earlier stage's is meant. home: where backbones and decoded pictures are
     kept. backbone, weights, mean, std: see `backbones.store.find`. size: pixels, None for the backbone's own.
-    flags: the settings that were typed; preset, config: see `settings.resolve`. stop: see `training.loop.Run`.
+    flags: the settings that were typed; preset, config: see `settings.resolve`. stop, processes: see
+    `training.loop.Run`; where there are several, `progress` is silent in all but the main one.
     """
 
     run: RunDirectory
@@ -42,6 +44,7 @@ class Job:
     resume: bool = False
     force: bool = False
     tensorboard: bool = False
+    processes: Processes = ALONE
 
     def data_folder(self) -> Path:
         """The folder that was named, or the run's own. Raises UsageError when there is none."""
@@ -76,6 +79,12 @@ def ready_to_write(job: Job, stage: str, output: Path) -> bool:
 
 def settle_machine(job: Job, settings: Settings) -> Machine:
     """Resolve device and precision, as the run's earlier stages did where these were left to us, and say why."""
+    machine = job.processes.from_main(lambda: _settled(job, settings))
+    job.processes.check_device(machine.device)
+    return machine
+
+
+def _settled(job: Job, settings: Settings) -> Machine:
     earlier = job.run.read().get("machine", {})
     precision, device = settings.precision, settings.device
     machine = None
@@ -87,5 +96,6 @@ def settle_machine(job: Job, settings: Settings) -> Machine:
     threads = torch.get_num_threads()
     if job.resume and earlier.get("threads", threads) != threads:
         job.progress.warn(f"{threads} threads now, {earlier['threads']} before: the result may differ in the last bits")
-    job.progress.note(f"machine: {machine.reason}, {threads} threads")
+    together = f", {job.processes.count} processes" if job.processes.count > 1 else ""
+    job.progress.note(f"machine: {machine.reason}, {threads} threads{together}")
     return machine

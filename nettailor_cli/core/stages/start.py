@@ -35,7 +35,7 @@ from nettailor_cli.core.training.precision import Machine
 
 NO_TEACHER = "none"
 
-_MACHINE = ("device", "precision", "workers", "cache_limit", "memory_limit")
+_MACHINE = ("device", "precision", "workers", "cache_limit", "memory_limit", "accumulate")
 """Flags of `tailor` that go for the teacher as well when it has to be taught first; so do the carried ones."""
 
 
@@ -49,7 +49,7 @@ def start_teach(job: Job) -> ModelDocument:
     dataset = find_pictures(job.data_folder(), settings)
     backbone = _backbone(job)
     _warn_of_idle_flags(job, settings, dataset)
-    bench = _bench(job, dataset, settings, backbone.preprocessing, settle_machine(job, settings))
+    bench = bench_for(job, dataset, settings, backbone.preprocessing, settle_machine(job, settings))
     return teach(job, backbone, settings, bench)
 
 
@@ -73,10 +73,10 @@ def start_tailor(
     )
     machine = settle_machine(job, settings)
     graph = student_graph(backbone, len(dataset.classes), skips=settings.skips, proxy_width=settings.proxy_width)
-    latencies = settle_latencies(job, settings, backbone, machine, latency_table)
+    latencies = job.processes.from_main(lambda: settle_latencies(job, settings, backbone, machine, latency_table))
     if latencies is not None:
         graph = latencies.on(graph, backbone, settings)  # a table that does not fit is told before hours of teaching
-    bench = _bench(job, dataset, settings, backbone.preprocessing, machine)
+    bench = bench_for(job, dataset, settings, backbone.preprocessing, machine)
     if no_teacher:
         return tailor(job, backbone, graph, latencies, None, None, NO_TEACHER, settings, bench)
     if teacher is None:
@@ -96,7 +96,8 @@ def start_finetune(
     """`nettailor finetune`: trains the network in `pruned` and writes `output`."""
     if not ready_to_write(job, FINETUNE, output):
         return delta.read_document(output)
-    model = load_model(pruned, home=job.home, progress=job.progress)
+    with job.processes.main_first():
+        model = load_model(pruned, home=job.home, progress=job.progress)
     if not isinstance(model.network, Student):
         raise FileError(f"{pruned} is a teacher: it is fine-tuned already", "finetune takes what prune or tailor wrote")
     document = model.document
@@ -115,7 +116,7 @@ def start_finetune(
     _warn_of_idle_flags(
         job, settings, dataset, **dict.fromkeys(("gamma2", "hint"), "" if network else "there is no teacher")
     )
-    bench = _bench(job, dataset, settings, document.preprocessing, machine)
+    bench = bench_for(job, dataset, settings, document.preprocessing, machine)
     return finetune(job, document, model.network, network, digest, settings, bench, output)
 
 
@@ -146,7 +147,12 @@ def _teacher_settings(job: Job, teacher: Path | None) -> Mapping[str, Any]:
 
 
 def _backbone(job: Job) -> Backbone:
-    """The backbone that was named, or the run's own."""
+    """The backbone that was named, or the run's own; the main process imports or downloads it, where it has to be."""
+    with job.processes.main_first():
+        return _found_backbone(job)
+
+
+def _found_backbone(job: Job) -> Backbone:
     earlier = job.run.read().get("run", {})
     own = earlier.get("backbone", "")
     name = job.backbone or own
@@ -172,8 +178,11 @@ def _backbone(job: Job) -> Backbone:
     return backbone
 
 
-def _bench(job: Job, dataset: Dataset, settings: Settings, preprocessing: Preprocessing, machine: Machine) -> Workbench:
-    return open_workbench(dataset, settings, preprocessing, machine, job.progress, job.home)
+def bench_for(
+    job: Job, dataset: Dataset, settings: Settings, preprocessing: Preprocessing, machine: Machine
+) -> Workbench:
+    with job.processes.main_first():  # which fills the cache
+        return open_workbench(dataset, settings, preprocessing, machine, job.progress, job.home)
 
 
 def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:

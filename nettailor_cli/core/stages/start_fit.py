@@ -24,8 +24,8 @@ from nettailor_cli.core.stages.baselines import fine_tuned
 from nettailor_cli.core.stages.candidate import Fold
 from nettailor_cli.core.stages.fit import Plan, Search
 from nettailor_cli.core.stages.job import Job, settle_machine
-from nettailor_cli.core.stages.start import start_tailor
-from nettailor_cli.core.stages.workbench import find_pictures, open_workbench
+from nettailor_cli.core.stages.start import bench_for, start_tailor
+from nettailor_cli.core.stages.workbench import find_pictures
 
 FOLDS = 3
 """Of cross-validation, where the tolerance is less than two pictures of val."""
@@ -81,8 +81,7 @@ def start_fit(
     refuse_to_overwrite(output, force=job.force or job.resume)
     check_place(output)
     if job.force:
-        for leftover in ("search", "checkpoints", "folds", "baselines"):
-            shutil.rmtree(job.run.path / leftover, ignore_errors=True)
+        job.processes.alone(lambda: _forget_search(job))
     elif (job.run.path / "search").exists() and not job.resume:
         raise UsageError(f"{job.run.path} has an unfinished fit", "--resume goes on with it, --force starts again")
     first = _fold(job, latency_table)
@@ -99,14 +98,20 @@ def start_fit(
     chosen, tensors = delta.read(first.file(choice.row.name))
     fit = {"tolerance": limits.tolerance, "folds": wanted_folds, **vars(plan), "met": choice.met}
     chosen = replace(chosen, settings={**chosen.settings, "fit": fit})
-    delta.write(output, chosen, tensors)
+    job.processes.alone(lambda: delta.write(output, chosen, tensors))
     if baselines:
         student = first.student[0]
         removed = student.graph.last - len(choice.row.blocks)
         rows += [search.unpruned(), search.random(removed), *fine_tuned(job, student, choice.row)]
     fitted = Fitted(chosen, choice, rows, _teacher_accuracy([first, *others]), wanted_folds)
-    write_pictures(job.run.path, chosen, _drawn(fitted), job.progress, tolerance=limits.tolerance)
+    if job.processes.is_main:
+        write_pictures(job.run.path, chosen, _drawn(fitted), job.progress, tolerance=limits.tolerance)
     return fitted
+
+
+def _forget_search(job: Job) -> None:
+    for leftover in ("search", "checkpoints", "folds", "baselines"):
+        shutil.rmtree(job.run.path / leftover, ignore_errors=True)
 
 
 def _drawn(fitted: Fitted) -> list[candidates.Row]:
@@ -139,8 +144,10 @@ def _fold(job: Job, latency_table: Path | None) -> Fold:
         raise DataError(f"{dataset.root} has nothing to validate on", "more pictures per class, or a val folder")
     machine = settle_machine(job, settings)
     teacher, _ = load_teacher(teacher_file, document.backbone, document.preprocessing, document.classes)
-    bench = open_workbench(dataset, settings, document.preprocessing, machine, job.progress, job.home)
-    backbone = find_by_fingerprint(document.fingerprint, name=document.backbone, home=job.home, progress=job.progress)
+    bench = bench_for(job, dataset, settings, document.preprocessing, machine)
+    with job.processes.main_first():
+        home, progress = job.home, job.progress
+        backbone = find_by_fingerprint(document.fingerprint, name=document.backbone, home=home, progress=progress)
     backbone.preprocessing = document.preprocessing
     return Fold(
         job=job,

@@ -155,7 +155,9 @@ def tailor(
         **digest,
     }
     if latencies is not None and not (job.resume and job.run.checkpoint(TAILOR, output).exists()):
-        write_bytes(job.run.latencies, latencies.data)  # a run that is gone on with has its own already
+        # a run that is gone on with has its own already
+        table_file, data = job.run.latencies, latencies.data
+        job.processes.alone(lambda: write_bytes(table_file, data))
     return carry_out(
         job,
         TAILOR,

@@ -23,6 +23,7 @@ from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.settings import Settings
 from nettailor_cli.core.training.precision import Machine
+from nettailor_cli.core.training.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class Workbench:
     machine: Machine
     skipped: int
 
-    def training(self, settings: Settings, seed: int, share: float = 1.0) -> Batches:
+    def training(self, settings: Settings, seed: int, share: float = 1.0, processes: Processes = ALONE) -> Batches:
         """The training pictures in the batches and augmentation of `settings`; order and crops follow from `seed`.
 
-        `share` of them make an epoch, see `Batches`.
+        `share` of them make an epoch, see `Batches`. Every batch is divided among `processes`.
         """
         return Batches(
             self.pictures,
@@ -52,6 +53,7 @@ class Workbench:
             shuffle=True,
             device=self.machine.device,
             share=share,
+            among=(processes.rank, processes.count),
         )
 
     def data_document(self, settings: Settings) -> dict[str, Any]:

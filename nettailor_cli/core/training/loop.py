@@ -22,8 +22,10 @@ from nettailor_cli.core.settings import Settings
 from nettailor_cli.core.state import copy_state, snapshot
 from nettailor_cli.core.training import checkpoint
 from nettailor_cli.core.training.checkpoint import Position
-from nettailor_cli.core.training.evaluate import evaluate
+from nettailor_cli.core.training.evaluate import Score, evaluate
+from nettailor_cli.core.training.gradients import Gradients
 from nettailor_cli.core.training.precision import Machine
+from nettailor_cli.core.training.processes import ALONE, Processes
 from nettailor_cli.core.training.schedule import rate_factor
 
 CHECKPOINT_SECONDS = 60.0
@@ -69,6 +71,7 @@ class Run:
 
     identity: what must be equal for a checkpoint to be gone on with. stop: returns the number of a signal that asked
     for an end, or None. log: takes one record per epoch. resume: go on with the checkpoint, which is there.
+    processes: those that train together; the training batches are to be this one's part of them.
     """
 
     checkpoint: Path
@@ -77,6 +80,7 @@ class Run:
     progress: Progress
     log: Callable[[dict[str, Any]], None]
     stop: Callable[[], int | None]
+    processes: Processes = ALONE
 
 
 @dataclass
@@ -100,6 +104,14 @@ class Training:
     def __post_init__(self) -> None:
         self.batches = len(self.training)  # per epoch
         self.steps = self.settings.epochs * self.batches
+        self.processes = self.run.processes
+        parts = self.processes.count * self.settings.accumulate
+        if self.training.smallest < parts:
+            raise UsageError(
+                f"{self.what}: a batch of {self.training.smallest} images can't be divided into {parts} parts",
+                "choose a larger --batch-size, or fewer processes or --accumulate",
+            )
+        self.gradients = Gradients(self.trainee, self.machine, self.processes, self.settings.accumulate)
         self.groups = self.trainee.groups()
         self.optimiser = torch.optim.SGD(
             [{"params": list(g.parameters.values()), "lr": g.lr, "weight_decay": g.weight_decay} for g in self.groups],
@@ -133,7 +145,7 @@ class Training:
         started, seen = time.perf_counter(), 0
         for batch in self.training.epoch(position.epoch, position.batch):
             figures = self._step(batch)
-            images = len(batch.labels)
+            images = batch.of
             seen += images
             for name, value in {**figures, "images": 1.0}.items():
                 position.sums[name] = position.sums.get(name, 0.0) + value * images
@@ -141,7 +153,7 @@ class Training:
             speed = seen / (time.perf_counter() - started)
             self.run.progress.advance(1, {"epoch": position.epoch + 1, **_means(position.sums), "images/s": speed})
             self._stop_if_asked()
-            if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+            if self.processes.is_main and time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                 self._save()
         self._end_epoch(seen, time.perf_counter() - started)
 
@@ -151,24 +163,21 @@ class Training:
         factor = rate_factor(self.settings, step, self.steps, self.batches)
         for param_group, group in zip(self.optimiser.param_groups, self.groups, strict=True):
             param_group["lr"] = group.lr * factor
+        self.optimiser.zero_grad(set_to_none=True)
         try:
-            with self.machine.autocast():
-                losses = self.trainee.losses(batch, step / self.steps)
+            figures = self.gradients(batch, step / self.steps)
         except ValueError as error:
             if "more than 1 value per channel" in str(error):  # torch's words
                 raise UsageError(
                     f"{self.what}: batch norm can't be trained on one image of this size at a time",
-                    "choose a larger --batch-size or --size",
+                    "choose a larger --batch-size or --size, or fewer processes or --accumulate",
                 ) from error
             raise
-        figures = {name: value.item() for name, value in losses.items()}
         if not math.isfinite(figures["loss"]):
             raise RunFailed(
                 f"{self.what}: the loss is {figures['loss']} at epoch {self.position.epoch + 1}, step {step + 1}",
                 "start again with a smaller --lr: --force",
             )
-        self.optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()
         self.optimiser.step()
         return figures
 
@@ -177,7 +186,7 @@ class Training:
         score = None
         if self.validation is not None:
             try:
-                score = evaluate(self.trainee.predict, self.trainee.module, self.validation, self.machine)
+                score = self.processes.from_main(self._validate)
             except RunFailed as error:
                 raise RunFailed(
                     f"{self.what}: after epoch {position.epoch + 1}, {error.message}", error.hint
@@ -206,14 +215,18 @@ class Training:
             position.best_epoch, position.best_accuracy = position.epoch, score.accuracy
             self.best = snapshot(self.trainee.state())
 
+    def _validate(self) -> Score:
+        assert self.validation is not None
+        return evaluate(self.trainee.predict, self.trainee.module, self.validation, self.machine)
+
     def _patience_is_over(self) -> bool:
         position, patience = self.position, self.settings.patience
         return patience > 0 and position.best_epoch >= 0 and position.epoch - position.best_epoch >= patience
 
     def _stop_if_asked(self) -> None:
-        signal = self.run.stop()
+        signal = self.processes.agreed(self.run.stop())
         if signal is not None:
-            self._save()
+            self.processes.alone(self._save)
             raise Interrupted(
                 f"{self.what}: stopped in epoch {self.position.epoch + 1}, state saved",
                 "the same command with --resume goes on",
