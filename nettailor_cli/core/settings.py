@@ -211,6 +211,9 @@ class Settings:
     precision: str = _setting(
         "auto", "arithmetic of the training step", choices=("auto", "fp32", "bf16"), panel="Running"
     )
+    compile: bool = _setting(
+        False, "torch.compile the networks of a step: minutes at the start, faster steps after", panel="Running"
+    )
     workers: int = _setting(0, "threads that decode pictures; 0 is one per core", low=0, high=1024, panel="Running")
     cache_limit: int = _setting(
         CACHE_LIMIT,

@@ -31,7 +31,7 @@ def finetune(
     part: Part | None = None,
 ) -> ModelDocument:
     """Train `student` (which says `pruned` of itself) under `teacher` and write `output`. `part`: see `carry_out`."""
-    trainee = make_trainee(student, teacher, None, settings, bench)
+    trainee = make_trainee(student, teacher, None, settings, bench, job.progress)
 
     def finish(metrics: dict[str, Any]) -> tuple[ModelDocument, dict[str, Tensor]]:
         own = {**lasting_settings(settings, bench, FINETUNE), "teacher": teacher is not None}

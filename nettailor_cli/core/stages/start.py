@@ -35,7 +35,7 @@ from nettailor_cli.core.training.precision import Machine
 
 NO_TEACHER = "none"
 
-_MACHINE = ("device", "precision", "workers", "cache_limit", "memory_limit", "accumulate")
+_MACHINE = ("device", "precision", "workers", "cache_limit", "memory_limit", "accumulate", "compile")
 """Flags of `tailor` that go for the teacher as well when it has to be taught first; so do the carried ones."""
 
 

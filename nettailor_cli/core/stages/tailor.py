@@ -20,6 +20,7 @@ from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.files import write_bytes
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.objective import hint, warm_up
+from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.settings import TAILOR, Settings
 from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table, to_machine
 from nettailor_cli.core.stages.job import Job
@@ -28,6 +29,7 @@ from nettailor_cli.core.stages.teach import accuracy
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
+from nettailor_cli.core.training.compiling import Compiled
 from nettailor_cli.core.training.frozen import quick, quick_twin
 from nettailor_cli.core.training.loop import Group
 
@@ -38,6 +40,7 @@ class TailorTrainee:
 
     Without a `teacher` there is no hint; without `complexity` (as in step 5) there is no E[C]. `quick` is `module` on
     copies of its frozen parts that run faster, and what is used in training; the result is measured on `module`.
+    `compiled` are the forwards of that student and of `teacher` in training, where they are given.
     """
 
     module: Student
@@ -45,6 +48,7 @@ class TailorTrainee:
     complexity: ExpectedComplexity | None
     settings: Settings
     quick: Student | None = None
+    compiled: tuple[Compiled, Compiled | None] | None = None
 
     def groups(self) -> list[Group]:
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
@@ -57,7 +61,8 @@ class TailorTrainee:
 
     def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
         network = self.quick or self.module
-        student = network(batch.images)
+        run_student, run_teacher = self.compiled or (network, self.teacher)
+        student = run_student(batch.images)
         logits = student.logits.float()
         cross_entropy = F.cross_entropy(logits, batch.labels, label_smoothing=self.settings.label_smoothing)
         loss, figures = cross_entropy, {"cross_entropy": cross_entropy}
@@ -65,9 +70,9 @@ class TailorTrainee:
             expected = self.complexity(student.alpha)
             loss = loss + warm_up(self.settings.gamma1, self.settings.gamma1_warmup, done) * expected
             figures["expected_complexity"] = expected
-        if self.teacher is not None:
+        if run_teacher is not None:
             with torch.no_grad():
-                teacher = self.teacher(batch.images)
+                teacher = run_teacher(batch.images)
             nodes = network.local_nodes(student) if self.settings.hint == "block-local" else student.nodes
             omega = hint(nodes, student.logits, [x for x in teacher.nodes if x is not None], teacher.logits)
             loss = loss + self.settings.gamma2 * omega
@@ -93,6 +98,7 @@ def make_trainee(
     complexity: ExpectedComplexity | None,
     settings: Settings,
     bench: Workbench,
+    progress: Progress,
 ) -> TailorTrainee:
     """Student, teacher and E[C] on the machine, ready to train."""
     for module in (student, teacher, complexity):
@@ -100,7 +106,11 @@ def make_trainee(
             to_machine(module, bench.machine)
     if teacher is not None:
         quick(teacher, bench.machine)
-    return TailorTrainee(student, teacher, complexity, settings, quick_twin(student, bench.machine))
+    twin = quick_twin(student, bench.machine)
+    compiled = None
+    if settings.compile:
+        compiled = Compiled(twin, progress), None if teacher is None else Compiled(teacher, progress)
+    return TailorTrainee(student, teacher, complexity, settings, twin, compiled)
 
 
 def tailor(
@@ -125,7 +135,7 @@ def tailor(
     student = Student(backbone, graph, len(classes), bn_stats=settings.bn_stats, proxy_width=settings.proxy_width)
     student.start_fresh(generator_for(TAILOR, settings.seed))
     complexity = ExpectedComplexity(student.graph, exclusion=settings.exclusion, cost=settings.cost)
-    trainee = make_trainee(student, teacher, complexity, settings, bench)
+    trainee = make_trainee(student, teacher, complexity, settings, bench, job.progress)
     table = {} if latencies is None else {"latency_table": latencies.to_json()}
     digest = {} if latencies is None else {"latency_table": latencies.digest}
 

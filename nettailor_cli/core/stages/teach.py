@@ -19,22 +19,27 @@ from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lastin
 from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.teacher import Teacher
+from nettailor_cli.core.training.compiling import Compiled
 from nettailor_cli.core.training.loop import Group
 
 
 @dataclass
 class TeachTrainee:
-    """Cross-entropy, every parameter (or the classifier's), one rate. Batch norms are decayed as well, as published."""
+    """Cross-entropy, every parameter (or the classifier's), one rate. Batch norms are decayed as well, as published.
+
+    `compiled` is `module`'s forward in training, where it is given.
+    """
 
     module: Teacher
     settings: Settings
+    compiled: Compiled | None = None
 
     def groups(self) -> list[Group]:
         trained = {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
         return [Group(trained, self.settings.lr, self.settings.weight_decay)]
 
     def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
-        logits = self.module(batch.images).logits.float()
+        logits = (self.compiled or self.module)(batch.images).logits.float()
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.settings.label_smoothing)
         return {"loss": loss, "accuracy": accuracy(logits, batch.labels)}
 
@@ -67,6 +72,7 @@ def teach(job: Job, backbone: Backbone, settings: Settings, bench: Workbench) ->
     teacher = Teacher(backbone, len(bench.dataset.classes), frozen=settings.freeze)
     teacher.start_fresh(generator_for(TEACH, settings.seed))
     to_machine(teacher, bench.machine)
+    compiled = Compiled(teacher, job.progress) if settings.compile else None
 
     def finish(metrics: dict[str, Any]) -> tuple[ModelDocument, dict[str, Tensor]]:
         document = ModelDocument(
@@ -84,7 +90,7 @@ def teach(job: Job, backbone: Backbone, settings: Settings, bench: Workbench) ->
         return document, teacher.state()
 
     return carry_out(
-        job, TEACH, output, TeachTrainee(teacher, settings), bench, settings,
+        job, TEACH, output, TeachTrainee(teacher, settings, compiled), bench, settings,
         identity={"backbone": backbone.fingerprint, "preprocessing": backbone.preprocessing.to_json()},
         about=run_table(backbone, bench), finish=finish,
     )  # fmt: skip

@@ -159,3 +159,28 @@ def test_cuda_makes_the_same_batches(augmentation):
     ):
         torch.testing.assert_close(cuda.images.cpu(), cpu.images, atol=1e-3, rtol=0)
         assert torch.equal(cuda.labels.cpu(), cpu.labels)
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation(jitter=0.2)])
+def test_several_have_together_what_one_has_alone(augmentation):
+    """Same order, same pixels after augmentation, whoever has them; from any batch on."""
+    alone = list(batches(augmentation=augmentation).epoch(3, 1))
+    shared = [list(batches(augmentation=augmentation, among=(number, 3)).epoch(3, 1)) for number in range(3)]
+    for whole, *parts in zip(alone, *shared, strict=True):
+        torch.testing.assert_close(torch.cat([part.images for part in parts]), whole.images)
+        assert labels(parts) == whole.labels.tolist()
+        assert {part.of for part in parts} == {whole.of} == {len(whole.labels)}
+        assert sum(part.share for part in parts) == pytest.approx(1.0) and whole.share == 1.0
+
+
+def test_the_parts_of_a_batch_are_alike_in_size_and_know_the_whole():
+    [batch] = batches(7, 7, among=(0, 2)).epoch(0)
+    parts = batch.parts(3)
+    assert [part.labels.tolist() for part in parts] == [[0, 1], [2], [3]]
+    assert [part.share for part in parts] == [2 / 7, 1 / 7, 1 / 7]
+    assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+
+
+@pytest.mark.parametrize(("count", "batch_size", "smallest"), [(23, 5, 4), (64, 64, 64), (5, 1, 1), (0, 4, 0)])
+def test_the_smallest_batch_is_known_beforehand(count, batch_size, smallest):
+    assert batches(count, batch_size).smallest == smallest
