@@ -96,6 +96,9 @@ def _settled(job: Job, settings: Settings) -> Machine:
     threads = torch.get_num_threads()
     if job.resume and earlier.get("threads", threads) != threads:
         job.progress.warn(f"{threads} threads now, {earlier['threads']} before: the result may differ in the last bits")
-    together = f", {job.processes.count} processes" if job.processes.count > 1 else ""
+    before, count = earlier.get("processes", 1), job.processes.count
+    if job.resume and before != count:
+        job.progress.warn(f"{count} processes now, {before} before: batch norms see other parts of a batch")
+    together = f", {count} processes" if count > 1 else ""
     job.progress.note(f"machine: {machine.reason}, {threads} threads{together}")
     return machine

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.student import Activations
@@ -14,6 +13,9 @@ class Compiled:
     """A network's forward, compiled when it is first called; where that can't be, the network as it is."""
 
     def __init__(self, network: nn.Module, progress: Progress) -> None:
+        from torch._dynamo.exc import TorchDynamoException  # takes a second, which nobody else should pay
+
+        self._failures = TorchDynamoException  # of every step of compiling, a missing C++ compiler included
         self._network = network
         self._progress = progress
         self._forward = torch.compile(network)
@@ -22,7 +24,7 @@ class Compiled:
     def __call__(self, images: Tensor) -> Activations:
         try:
             activations: Activations = self._forward(images)
-        except TorchDynamoException as error:  # of every step of compiling, a missing C++ compiler included
+        except self._failures as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             reason = lines[0] if lines else type(error).__name__
             self._progress.warn(

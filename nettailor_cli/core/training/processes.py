@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -46,7 +46,7 @@ class Processes:
 
     def wait(self) -> None:
         """Until all processes have come to this point."""
-        self._reduce([0.0], dist.ReduceOp.SUM)
+        self._reduce([0.0])
 
     def alone(self, work: Callable[[], object]) -> None:
         """`work` in the main process, between two waits: all have read what was there, and will see what is new."""
@@ -76,11 +76,11 @@ class Processes:
 
     def sums(self, figures: Mapping[str, float]) -> dict[str, float]:
         """Every figure added up over the processes; all give the same names in the same order."""
-        return dict(zip(figures, self._reduce(list(figures.values()), dist.ReduceOp.SUM), strict=True))
+        return dict(zip(figures, self._reduce(list(figures.values())), strict=True))
 
     def agreed(self, signal: int | None) -> int | None:
         """The signal that any process got (the highest number of several), or None."""
-        return int(self._reduce([float(signal or 0)], dist.ReduceOp.MAX)[0]) or None
+        return int(self._reduce([float(signal or 0)], largest=True)[0]) or None
 
     def average(self, tensors: Sequence[Tensor], weight: float) -> None:
         """Replace each of `tensors` (float32, on the CPU) by its sum over the processes, weighted; in place."""
@@ -91,11 +91,12 @@ class Processes:
         for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
-    def _reduce(self, values: list[float], how: Any) -> list[float]:
+    def _reduce(self, values: list[float], *, largest: bool = False) -> list[float]:
+        """The sums of all processes' values, or the largest ones."""
         if self.count == 1:
             return values
         tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, how)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
         return cast("list[float]", tensor.tolist())
 
     # where they work

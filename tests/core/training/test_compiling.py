@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.exc import Unsupported
+from torch._dynamo.exc import TorchDynamoException
 
 from nettailor_cli.core.progress import Silent
 from nettailor_cli.core.training.compiling import Compiled
@@ -44,7 +44,7 @@ def test_where_it_can_not_be_compiled_the_network_runs_as_it_is(monkeypatch: pyt
     def compile_nothing(network: nn.Module):
         def forward(x: torch.Tensor) -> torch.Tensor:
             tries.append(x)
-            raise Unsupported("no C++ compiler here\n\nSet something else")
+            raise TorchDynamoException("no C++ compiler here\n\nSet something else")
 
         return forward
 
