@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -18,12 +20,12 @@ class Compiled:
         self._failures = TorchDynamoException  # of every step of compiling, a missing C++ compiler included
         self._network = network
         self._progress = progress
-        self._forward = torch.compile(network)
+        self._forward: Callable[[Tensor], Activations] = torch.compile(network)
         self._used = False
 
     def __call__(self, images: Tensor) -> Activations:
         try:
-            activations: Activations = self._forward(images)
+            activations = self._forward(images)
         except self._failures as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             reason = lines[0] if lines else type(error).__name__
