@@ -79,7 +79,8 @@ def test_torchrun_writes_one_set_of_files(shop: Workshop, tmp_path: Path) -> Non
     """The real launcher, once; with a backbone to import and pictures to decode."""
     run, home = tmp_path / "run", tmp_path / "home"
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    args = ("-m", "nettailor_cli", "teach", *shop.start(run), "--weights", shop.weights, *ONE)
+    # without "--" torchrun takes our --run for one of its own options, wherever it stands
+    args = ("-m", "--", "nettailor_cli", "teach", *shop.start(run), "--weights", shop.weights, *ONE)
     done = subprocess.run(
         [*launcher, *map(str, args)], capture_output=True, text=True, timeout=200, check=False,
         env={**os.environ, "NETTAILOR_HOME": str(home)},
@@ -185,7 +186,7 @@ def test_what_is_wrong_everywhere_is_said_once(
 def test_fit_in_two_processes(shop: Workshop, run: Path, tmp_path: Path) -> None:
     """Its choices are measured, so that all have to take those of one."""
     config = tmp_path / "short.toml"
-    config.write_text("epochs = 1\nbatch_size = 8\nlr = 0.01\n")
+    config.write_text("epochs = 4\nbatch_size = 8\nlr = 0.01\n")  # short trainings have 3 of the 15 pictures
     (run / "model.safetensors").unlink()
     args = ("fit", "--run", run, "--max-macs", "60%", "--config", config, "--folds", "1", "--device", "cpu")
     result = commands_in_two(*args, "--precision", "fp32", "--json", folder=tmp_path)
