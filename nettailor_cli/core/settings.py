@@ -153,6 +153,14 @@ class Settings:
     proxy_width: int | None = _setting(
         None, "channels inside the proxies of bottleneck blocks", stages=(TAILOR,), low=1, high=65_536, panel="Student"
     )
+    shared_prefix: int = _setting(
+        0,
+        "keep the first so many blocks alone: no proxies beside them, never pruned; several tasks can share them",
+        stages=(TAILOR,),
+        low=0,
+        high=1000,
+        panel="Student",
+    )
     bn_stats: str = _setting(
         "frozen",
         "the backbone's batch-norm statistics: frozen, or adapted to the task",

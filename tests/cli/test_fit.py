@@ -187,3 +187,15 @@ def test_a_latency_budget_needs_a_student_tailored_for_latency(shop: Workshop, r
     model = read_document(run / "model.safetensors").graph
     assert document["met"] and model.cost.latency is not None and model.backbone.latency is not None
     assert model.cost.latency <= 0.99 * model.backbone.latency
+
+
+@pytest.mark.parametrize("search", [(), ("--search", "sweep", "--ranking", "alpha")], ids=["gradual", "sweep"])
+def test_no_candidate_lacks_the_shared_prefix(run: Path, config: Path, search: tuple[str, ...]) -> None:
+    ok("tailor", "--run", run, *MACHINE, "--config", config, "--force", "--shared-prefix", "2")
+    args = ("--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--folds", 1, "--baselines", *search)
+    rows = ok("fit", *args, "--json").document["candidates"]
+    searched = [row for row in rows if row["name"].split("-")[0] not in ("reference", "classifier", "cut")]
+    assert all(row["blocks"][:2] == [1, 2] for row in searched)
+    assert min(len(row["blocks"]) for row in searched) == 2, "all the others were tried"
+    for file in (run / "search").glob("*.safetensors"):
+        assert [len(read_document(file).graph.into(node)) for node in (1, 2)] == [1, 1]

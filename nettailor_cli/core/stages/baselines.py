@@ -48,7 +48,7 @@ def _teach(job: Job, student: ModelDocument, name: str, chosen: Row, **settings:
     return Row(
         name=name,
         kind=BASELINE,
-        blocks=tuple(path.sink for path in document.graph.universal),
+        blocks=document.graph.blocks_kept,
         accuracy=metric["accuracy"],
         images=metric["images"],
         macs=cost.macs,

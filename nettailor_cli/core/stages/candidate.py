@@ -46,7 +46,8 @@ class Fold:
     def scores(self, state: Delta, ranking: str) -> dict[int, float]:
         """Block -> score, see `search.ranking`."""
         graph, tensors = state[0].graph, state[1]
-        return scores(graph, ranking, lambda smaller: self.probe.loss(smaller, [(graph, tensors)]))
+        prefix = state[0].shared_prefix
+        return scores(graph, ranking, lambda smaller: self.probe.loss(smaller, [(graph, tensors)]), prefix)
 
     def trained(
         self, graph: Graph, before: Sequence[Delta], part: Part, epochs: int, pruned: dict[str, object]

@@ -21,7 +21,7 @@ from nettailor_cli.core import delta
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.files import write_text
 from nettailor_cli.core.graph import Graph
-from nettailor_cli.core.pruning import drop_weak_proxies, remove_blocks
+from nettailor_cli.core.pruning import drop_weak_proxies, is_whole, remove_blocks
 from nettailor_cli.core.search.choice import BASELINE, CANDIDATE, Choice, Row, Wanted, choose
 from nettailor_cli.core.search.probing import first_probe, next_probe
 from nettailor_cli.core.search.ranking import weakest
@@ -75,6 +75,7 @@ class Search:
     def __post_init__(self) -> None:
         self.main = self.folds[0]
         self.epochs = self.main.settings.epochs
+        self.prefix = self.main.student[0].shared_prefix
         self.share = min(1.0, SHRINKING * self.epochs / self.main.student[0].graph.last)
 
     def go(self) -> tuple[Choice, list[Row]]:
@@ -100,8 +101,8 @@ class Search:
         whole = self.main.student[0].graph
         draws = random.Random(self.main.settings.seed)
         while True:
-            blocks = draws.sample([path.sink for path in whole.universal], removed)
-            if remove_blocks(whole, blocks).into(whole.last):
+            blocks = draws.sample([block for block in whole.blocks_kept if block > self.prefix], removed)
+            if is_whole(remove_blocks(whole, blocks), self.prefix):
                 break
         name = f"random-{removed:02d}"
         return self._full(name, lambda fold: (self._without(fold, blocks), [fold.student]), removed, 0.0, kind=BASELINE)
@@ -119,7 +120,7 @@ class Search:
 
         for k in range(1, min(map(len, orders.values())) + 1):
             graphs = [made(fold, k)[0] for fold in self.folds]
-            if all(graph.into(graph.last) for graph in graphs):
+            if all(is_whole(graph, self.prefix) for graph in graphs):
                 self._full(f"sweep-{k:02d}", functools.partial(made, k=k), k, 0.0)
 
     def _gradually(self) -> None:
@@ -163,7 +164,7 @@ class Search:
                 if block is None:
                     break
                 fold.job.progress.note(f"search: block {block} goes ({self.plan.ranking} {ranks[block]:.3g})")
-                smaller = drop_weak_proxies(remove_blocks(chain[-1][0].graph, {block}), self.plan.threshold)
+                smaller = self._without_weak(remove_blocks(chain[-1][0].graph, {block}))
                 chain.append(self._short(fold, name, smaller, [chain[-1]], k))
         return chains
 
@@ -172,10 +173,10 @@ class Search:
         fold, graph = self.main, state[0].graph
         whole = fold.student[0].graph
         sources = [(graph, state[1]), (whole, fold.student[1])]
-        kept = {path.sink for path in graph.universal}
+        kept = {*graph.blocks_kept}
         losses: dict[tuple[int, int], float] = {}
         for out in kept:
-            for into in {path.sink for path in whole.universal} - kept:
+            for into in {*whole.blocks_kept} - kept:
                 other = self._with(fold, kept - {out} | {into})
                 if abs(out - into) <= SWAP_REACH and other is not None and other.cost.macs <= graph.cost.macs:
                     losses[out, into] = fold.probe.loss(other, sources)
@@ -195,7 +196,7 @@ class Search:
 
         def leaner(fold: Fold) -> tuple[Graph, list[Delta]]:
             graph, before = self._state(chains, fold, k)
-            return drop_weak_proxies(graph, threshold), before
+            return drop_weak_proxies(graph, threshold, self.prefix), before
 
         if len(leaner(self.main)[0].paths) < len(self._state(chains, self.main, k)[0].paths):
             self._full(f"k{k:02d}-t{threshold:g}", leaner, k, (k + 1) * self.share, threshold=threshold)
@@ -205,13 +206,16 @@ class Search:
     def _without(self, fold: Fold, blocks: Sequence[int]) -> Graph:
         """The fold's student without these blocks and weak proxies; it may be unconnected."""
         graph = remove_blocks(fold.student[0].graph, blocks)
-        return drop_weak_proxies(graph, self.plan.threshold) if graph.into(graph.last) else graph
+        return self._without_weak(graph) if is_whole(graph, self.prefix) else graph
+
+    def _without_weak(self, graph: Graph) -> Graph:
+        return drop_weak_proxies(graph, self.plan.threshold, self.prefix)
 
     def _with(self, fold: Fold, blocks: set[int]) -> Graph | None:
         """The fold's student with just these blocks; None when it can't have all of them and be connected."""
         whole = fold.student[0].graph
-        graph = self._without(fold, sorted({path.sink for path in whole.universal} - blocks))
-        return graph if graph.into(graph.last) and len(graph.universal) == len(blocks) else None
+        graph = self._without(fold, sorted({*whole.blocks_kept} - blocks))
+        return graph if is_whole(graph, self.prefix) and len(graph.universal) == len(blocks) else None
 
     @staticmethod
     def _state(chains: dict[int, list[Delta]], fold: Fold, k: int) -> tuple[Graph, list[Delta]]:
@@ -275,7 +279,7 @@ class Search:
     @staticmethod
     def _costs(graph: Graph) -> Row:
         """A row that has only what can be known before a training."""
-        blocks = tuple(path.sink for path in graph.universal)
+        blocks = graph.blocks_kept
         macs, parameters = graph.cost.macs, graph.cost.parameters
         return Row("", CANDIDATE, blocks, 0.0, 0, macs, parameters, 4 * parameters, 0.0, latency=graph.cost.latency)
 

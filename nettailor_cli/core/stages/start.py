@@ -72,7 +72,15 @@ def start_tailor(
         **dict.fromkeys(("gamma2", "hint"), "there is no teacher" if no_teacher else ""),
     )
     machine = settle_machine(job, settings)
-    graph = student_graph(backbone, len(dataset.classes), skips=settings.skips, proxy_width=settings.proxy_width)
+    if settings.shared_prefix and settings.bn_stats != "frozen":
+        job.progress.warn("--shared-prefix: nothing can be shared, because the batch-norm statistics are adapted")
+    graph = student_graph(
+        backbone,
+        len(dataset.classes),
+        skips=settings.skips,
+        proxy_width=settings.proxy_width,
+        shared_prefix=settings.shared_prefix,
+    )
     latencies = settle_latencies(job, settings, backbone, machine, latency_table)
     if latencies is not None:
         graph = latencies.on(graph, backbone, settings)  # a table that does not fit is told before hours of teaching

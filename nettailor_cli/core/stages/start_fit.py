@@ -172,7 +172,7 @@ def _job_of_fold(first: Fold, number: int) -> Job:
     return replace(
         job, run=RunDirectory(job.run.path / "folds" / str(number)), backbone=document.backbone, weights=None,
         mean=given.mean, std=given.std, size=given.size, data=job.data_folder(), resume=True, force=False,
-        flags={**job.flags, "fold": number},
+        flags={**job.flags, "fold": number, "shared_prefix": document.shared_prefix},
     )  # fmt: skip
 
 

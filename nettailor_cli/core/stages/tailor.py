@@ -138,7 +138,11 @@ def tailor(
             graph=student.attended_graph(),
             classes=classes,
             preprocessing=backbone.preprocessing,
-            student={"bn_stats": settings.bn_stats, "proxy_width": settings.proxy_width},
+            student={
+                "bn_stats": settings.bn_stats,
+                "proxy_width": settings.proxy_width,
+                "shared_prefix": settings.shared_prefix,
+            },
             data=bench.data_document(settings),
             settings={
                 **(earlier.settings if earlier else {}),
