@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 DEFAULT_TOP_K = 3
 STDIN = "-"
+_HOW = "nettailor predict MODEL IMAGE..., or nettailor predict --bundle FOLDER IMAGE..."
 
 
 def predict(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="a model file; none with --bundle", autocompletion=model_files)
-    ],
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="a model file; none with --bundle", autocompletion=model_files, show_default=False
+        ),
+    ] = None,
     images: Annotated[
         list[str] | None,
         typer.Argument(
@@ -89,9 +93,10 @@ def predict(
         raise UsageError(f"--format {form} is unknown", did_you_mean(form, FORMATS) or f"choose {', '.join(FORMATS)}")
     if tasks and bundle is None:
         raise UsageError("--task names a task of a bundle", "name the bundle: --bundle FOLDER")
-    names = [*([] if bundle is None else [model]), *(images or [])]
+    given = [] if model is None else [model, *(images or [])]
+    file, names = (None, given) if bundle is not None else (next(iter(given), None), given[1:])
     if not names:
-        raise UsageError("which pictures?", "nettailor predict MODEL IMAGE...")
+        raise UsageError("which pictures?" if given or bundle else "which model, and which pictures?", _HOW)
     streamed = _is_stream(names, null)
     from nettailor_cli.core.data import find_images, images_from
     from nettailor_cli.core.inference import PREDICTION_BATCH, predict_tasks
@@ -100,7 +105,7 @@ def predict(
     paths: Iterable[Path] = (
         images_from(names_on_stdin(null=null)) if streamed else find_images([Path(name) for name in names])
     )
-    models = _models(Path(model), bundle, tasks, output)
+    models = _models(file, bundle, tasks, output)
     if top_k is None:
         top_k = min(DEFAULT_TOP_K, *(len(loaded.document.classes) for loaded in models.values()))
     machine = choose_machine(device, "fp32" if precision == "auto" else precision)
@@ -110,7 +115,7 @@ def predict(
     count = Count()
     if as_json:
         rows = [document(prediction) for batch in count.of(batches) for prediction in batch]
-        source = {"file": model} if bundle is None else {"bundle": str(bundle), "tasks": list(models)}
+        source = {"file": file} if bundle is None else {"bundle": str(bundle), "tasks": list(models)}
         output.result({**source, "predictions": rows}, lambda console: None)
     else:
         write = writer(form, output, top_k, tasks=bundle is not None)
@@ -122,12 +127,13 @@ def predict(
         raise DataError(f"{count.bad // len(models)} of {count.all // len(models)} pictures can't be read")
 
 
-def _models(model: Path, bundle: Path | None, tasks: Sequence[str] | None, output: Output) -> dict[str, Model]:
+def _models(file: str | None, bundle: Path | None, tasks: Sequence[str] | None, output: Output) -> dict[str, Model]:
     """Task -> model: those of the bundle that were asked for, or the only one, which has no name."""
     if bundle is None:
+        assert file is not None
         from nettailor_cli.core.models import load_model
 
-        return {"": load_model(model, home=options.home(), progress=output)}
+        return {"": load_model(Path(file), home=options.home(), progress=output)}
     from nettailor_cli.core.deploy.bundle import load_bundle
 
     loaded = load_bundle(bundle, progress=output)

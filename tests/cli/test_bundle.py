@@ -145,7 +145,8 @@ class TestPredictForAllTasks:
 
     def test_wrong_use(self, shop: Workshop, folder: Path) -> None:
         pictures = shop.data / "test"
-        refuses("predict", "--bundle", folder, says=["MODEL"])
+        refuses("predict", "--bundle", folder, says=["which pictures?"])
+        refuses("predict", says=["which model, and which pictures?", "--bundle FOLDER"])
         refuses("predict", folder / "lean.safetensors", says=["which pictures?"])
         refuses("predict", folder / "lean.safetensors", pictures, "--task", "lean", says=["--bundle FOLDER"])
         refuses("predict", "--bundle", folder, "--task", "laen", pictures, says=["no task laen", "did you mean lean?"])

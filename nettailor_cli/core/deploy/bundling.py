@@ -113,6 +113,11 @@ def write_bundle(
             _refuse(name, found, precision)
             differences[name] = found
 
+    if fp16:
+        progress.note(
+            "fp16: convolutions and classifiers are rounded and take half the bytes; batch norms, biases and attention "
+            "stay as they are, and everything is computed in fp32"
+        )
     progress.note(f"checking {len(sources)} tasks against the originals on {pictures.text}")
     write_folder(folder, write)
     return Bundled(
