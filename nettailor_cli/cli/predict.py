@@ -93,10 +93,11 @@ def predict(
         raise UsageError(f"--format {form} is unknown", did_you_mean(form, FORMATS) or f"choose {', '.join(FORMATS)}")
     if tasks and bundle is None:
         raise UsageError("--task names a task of a bundle", "name the bundle: --bundle FOLDER")
-    given = [] if model is None else [model, *(images or [])]
-    file, names = (None, given) if bundle is not None else (next(iter(given), None), given[1:])
+    names = images or []
+    if bundle is not None and model is not None:
+        model, names = None, [model, *names]
     if not names:
-        raise UsageError("which pictures?" if given or bundle else "which model, and which pictures?", _HOW)
+        raise UsageError("which pictures?" if model or bundle else "which model, and which pictures?", _HOW)
     streamed = _is_stream(names, null)
     from nettailor_cli.core.data import find_images, images_from
     from nettailor_cli.core.inference import PREDICTION_BATCH, predict_tasks
@@ -105,9 +106,9 @@ def predict(
     paths: Iterable[Path] = (
         images_from(names_on_stdin(null=null)) if streamed else find_images([Path(name) for name in names])
     )
-    models = _models(file, bundle, tasks, output)
+    models = _models(model, bundle, tasks, output)
     if top_k is None:
-        top_k = min(DEFAULT_TOP_K, *(len(loaded.document.classes) for loaded in models.values()))
+        top_k = min(DEFAULT_TOP_K, max(len(loaded.document.classes) for loaded in models.values()))
     machine = choose_machine(device, "fp32" if precision == "auto" else precision)
     batches = predict_tasks(
         models, paths, machine, top_k=top_k, batch_size=batch_size or PREDICTION_BATCH, workers=workers
@@ -115,7 +116,7 @@ def predict(
     count = Count()
     if as_json:
         rows = [document(prediction) for batch in count.of(batches) for prediction in batch]
-        source = {"file": file} if bundle is None else {"bundle": str(bundle), "tasks": list(models)}
+        source = {"file": model} if bundle is None else {"bundle": str(bundle), "tasks": list(models)}
         output.result({**source, "predictions": rows}, lambda console: None)
     else:
         write = writer(form, output, top_k, tasks=bundle is not None)

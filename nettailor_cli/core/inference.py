@@ -170,12 +170,13 @@ def predict_tasks(
 ) -> Iterator[list[Prediction]]:
     """`predict_batches` of several tasks: for every image a Prediction of each of `models` (task -> model), in order.
 
-    What models on one backbone in memory have in common (see `deploy.bundle`) is computed once per batch. Raises
-    UsageError as `predict_batches` does.
+    A task with fewer than `top_k` classes has them all. What models on one backbone in memory have in common (see
+    `deploy.bundle`) is computed once per batch. Raises UsageError as `predict_batches` does.
     """
-    for task, model in models.items():
-        if not 1 <= top_k <= len(model.document.classes):
-            raise UsageError(f"--top-k {top_k}: {task or 'the model'} has {len(model.document.classes)} classes")
+    most = max(len(model.document.classes) for model in models.values())
+    if not 1 <= top_k <= most:
+        has = "the model has" if len(models) == 1 else "no task has more than"
+        raise UsageError(f"--top-k {top_k}: {has} {most} classes")
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size}: at least 1 is needed")
     return _batches_of_predictions(models, iter(images), machine, top_k, batch_size, workers)
@@ -247,7 +248,7 @@ def _columns(
     shares = probabilities_of(models, np.stack(good), machine) if good else {}
     columns = {}
     for task, model in models.items():
-        best = iter(_best(shares[task], model.document.classes, top_k) if good else ())
+        best = iter(_best(shares[task], model.document.classes, top_k) if good else [])
         columns[task] = [
             Prediction(path, error=square, task=task)
             if isinstance(square, str)
@@ -258,7 +259,7 @@ def _columns(
 
 
 def _best(shares: Tensor, classes: Sequence[str], top_k: int) -> list[list[tuple[str, float]]]:
-    values, indices = shares.topk(top_k, dim=1)
+    values, indices = shares.topk(min(top_k, len(classes)), dim=1)
     return [
         [(classes[index], value) for value, index in zip(row, places, strict=True)]
         for row, places in zip(values.tolist(), indices.tolist(), strict=True)

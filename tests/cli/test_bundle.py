@@ -153,7 +153,7 @@ class TestPredictForAllTasks:
         refuses("predict", "--bundle", shop.run, pictures, says=["is no bundle"])
         refuses("predict", folder, pictures, says=["is a folder, not a model file", "name a model file in it"])
         refuses("predict", folder / "backbone.safetensors", pictures, says=["is not a model file"])
-        refuses("predict", "--bundle", folder, pictures, "--top-k", "4", says=["whole has 3 classes"])
+        refuses("predict", "--bundle", folder, pictures, "--top-k", "4", says=["no task has more than 3 classes"])
 
 
 def test_names_come_from_files_and_runs(shop: Workshop, run: Path, tmp_path: Path) -> None:

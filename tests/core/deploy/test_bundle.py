@@ -8,16 +8,20 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.deploy.bundle import Bundle, load_bundle
 from nettailor_cli.core.deploy.bundling import write_bundle
 from nettailor_cli.core.errors import UsageError
+from nettailor_cli.core.inference import predict, predict_tasks, probabilities_of
 from nettailor_cli.core.models import load_model
 from nettailor_cli.core.sharing import macs_together
+from nettailor_cli.core.training.precision import choose_machine
 from tests.core.deploy.tasks import PATHS, Tasks, images
 
 
@@ -150,3 +154,30 @@ def test_an_unknown_task(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="has no task"):
         bundle.logits(images(), ["lean", "nobody"])
     assert bundle.tasks == (*PATHS, "adapted", "large")
+
+
+def test_predictions_of_several_tasks_of_any_size_and_number_of_classes(
+    tasks: Tasks, bundle: Bundle, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [tmp_path / f"{number}.png" for number in range(3)]
+    for path in pictures:
+        Image.fromarray(rng.integers(0, 256, (60, 50, 3), dtype=np.uint8)).save(path)
+    pictures.insert(1, tmp_path / "none.png")
+    machine = choose_machine("cpu", "fp32")
+    names = ["flowers", "large", "lean", "signs"]
+    models = {task: bundle.model(task) for task in names}
+    (batch,) = predict_tasks(models, pictures, machine, top_k=4, workers=1)
+    assert [(row.path, row.task) for row in batch] == [(path, task) for path in pictures for task in names]
+    for task in names:
+        own = [row for row in batch if row.task == task]
+        known = min(4, len(models[task].document.classes))
+        alone = predict(load_model(tasks.files[task], home=tasks.home), pictures, machine, top_k=known, workers=1)
+        assert [(row.path, row.classes, row.error) for row in own] == [(r.path, r.classes, r.error) for r in alone]
+        assert [bool(row.error) for row in own] == [False, True, False, False]
+        assert {len(row.classes) for row in own if not row.error} == {known}
+    with pytest.raises(UsageError, match="--top-k 6: no task has more than 5 classes"):
+        predict_tasks(models, pictures, machine, top_k=6)
+    square = np.zeros((1, 37, 37, 3), np.uint8)
+    with pytest.raises(UsageError, match="different size"):
+        probabilities_of(models, square, machine)
