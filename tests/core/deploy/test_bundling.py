@@ -159,7 +159,7 @@ def test_a_task_that_differs_is_not_kept(tasks: Tasks, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(bundling, "load_bundle", off_by_a_little)
     with pytest.raises(RunFailed, match=r"nothing was kept: signs differs from the original by .* 0.0001 is allowed"):
-        bundle(tasks, tmp_path / "bundle", "lean", "signs", force=True)
+        bundle(tasks, tmp_path / "bundle", "signs", "lean", force=True)
     assert names_in(tmp_path) == ["bundle"] and (tmp_path / "bundle" / "bundle.json").read_bytes() == before
 
 
