@@ -46,8 +46,9 @@ class Row:
 class Wanted:
     """What the network has to be: accurate to within the tolerance, or as accurate as a budget allows.
 
-    accuracy: the least that is within the tolerance, percent on val; None where only budgets were given. macs,
-    parameters, bytes, latency (microseconds): at most so much; None is any.
+    accuracy: the least that is within the tolerance, percent on val; None where only budgets were given. tolerance: how
+    far below the teacher's that is, in points. macs, parameters, bytes, latency (microseconds): at most so much; None
+    is any.
     """
 
     accuracy: float | None
@@ -55,6 +56,7 @@ class Wanted:
     parameters: float | None = None
     bytes: float | None = None
     latency: float | None = None
+    tolerance: float | None = None
 
     def affords(self, row: Row) -> bool:
         """Whether `row` is inside every budget."""
@@ -89,10 +91,13 @@ class Choice:
 def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
     """The leanest candidate within the tolerance and the budgets; without a tolerance, the most accurate inside them.
 
-    When no candidate is: the most accurate inside the budgets, or else the closest to them. `rows` holds at least one
-    candidate that was trained to its end.
+    When no candidate is: the most accurate inside the budgets, or else the closest to them. What was given up halfway
+    is chosen only where there is nothing else, and is never good enough. `rows` holds at least one candidate.
     """
     candidates = [row for row in rows if row.kind == CANDIDATE and not row.given_up]
+    if not candidates:
+        row = max((row for row in rows if row.kind == CANDIDATE), key=lambda row: (row.accuracy, -row.macs))
+        return Choice(row, False, f"every candidate was given up; {row.name} is the most accurate")
     affordable = [row for row in candidates if wanted.affords(row)]
     if not affordable:
         row = min(candidates, key=lambda row: (wanted.excess(row), row.macs))
