@@ -6,7 +6,8 @@ So adding or removing a file moves no other. The key is the picture's name or, w
 finds in it: everything of one group (a track, a patient) is on one side. Two rules come on top, and only they can make
 one file's side depend on others; they too move whole groups:
   1. a class that would be in val with all it has keeps its group of the largest hash in train;
-  2. if nothing at all is in val (and it is fold 0), the group of the smallest hash that no class loses its last picture by goes there.
+  2. if nothing at all is in val, the group of the smallest hash that no class loses its last picture by goes there
+     (in fold 0; another fold without pictures is an error).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from nettailor_cli.core.stages.baselines import fine_tuned
 from nettailor_cli.core.stages.candidate import Fold
 from nettailor_cli.core.stages.fit import Plan, Search
 from nettailor_cli.core.stages.job import Job, settle_machine
-from nettailor_cli.core.stages.start import start_tailor, start_teach
+from nettailor_cli.core.stages.start import start_tailor, start_teach, teacher_settings
 from nettailor_cli.core.stages.workbench import find_pictures, open_workbench
 
 FOLDS = 3
@@ -64,8 +64,8 @@ def start_fit(job: Job, asked: Asked, *, baselines: bool = False, latency_table:
     Beside it architecture.svg and candidates.svg, and as .png, are its pictures. Uses RUN's student if there is one,
     else tailors one (and teaches, if there is no teacher). Cross-validation takes place in RUN/folds/N. With
     `baselines` the rows hold, beside the candidates, what they are to be compared with (see `stages.baselines`). With
-    `job.resume` what is not typed is as the run remembers it. Raises UsageError, DataError and FileError as the stages do, and
-    DataError when there is nothing to validate on.
+    `job.resume` what is not typed is as the run remembers it. Raises UsageError, DataError and FileError as the stages
+    do, and DataError when there is nothing to validate on.
     """
     if job.resume:
         asked = remembered(asked, job.run.read().get("fit", {}))
@@ -107,7 +107,7 @@ def _check(job: Job, asked: Asked) -> Dataset:
             raise UsageError(f"{job.run.path} has an unfinished fit", "--resume goes on with it, --force starts again")
     check_place(output)
     student = None if job.force or not job.run.student.exists() else delta.read_document(job.run.student)
-    carried = {} if student is None else student.settings.get(TAILOR, {})
+    carried = teacher_settings(job, None) if student is None else student.settings.get(TAILOR, {})
     stages = [resolve(stage, flags=job.flags, config=job.config, preset=job.preset) for stage in (TEACH, TAILOR)]
     settings = resolve(FINETUNE, flags=job.flags, config=job.config, preset=job.preset, carried=carried)
     if student is None and asked.max_latency is not None and stages[1].cost != "latency":
