@@ -2,8 +2,9 @@
 
     python run_onnx.py flowers.onnx photo.jpg ... [--top-k 3]
 
-Prints CSV, as `nettailor predict --format csv` does, with the same figures to rounding. A picture that can't be read is a
-row with an error, and the exit code is 2. Take what you need: `read_picture` is what has to be the same in your program.
+Prints CSV, as `nettailor predict --format csv` does, with the same figures to rounding. A picture that can't be read is
+a row with an error, and the exit code is 2. Take what you need: `read_picture` is what has to be the same in your
+program.
 """
 
 import argparse
