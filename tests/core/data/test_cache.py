@@ -212,7 +212,7 @@ def test_old_files_make_room_on_the_disk(store: Cache, monkeypatch: pytest.Monke
 
 @contextlib.contextmanager
 def no_file_larger_than(size: int) -> Iterator[None]:
-    """Writing fails half-way through, as on a disk that is full. Not around a whole test: pytest may write to a file."""
+    """Writing fails half-way, as on a full disk. Not around a whole test: pytest itself may write to a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
