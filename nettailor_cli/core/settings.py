@@ -230,8 +230,8 @@ class Settings:
 
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
-SHARED = tuple(name for name, field in FIELDS.items() if field.metadata["panel"] != "Training")
-"""The settings that a command for several stages can have: not how long and how fast each is to learn."""
+SHARED = tuple(name for name, field in FIELDS.items() if field.metadata["panel"] not in ("Training", "Teacher"))
+"""The settings that a command for several stages can have: not how each is to learn, nor what makes a baseline."""
 CARRIED = tuple(name for name, field in FIELDS.items() if field.metadata["carried"])
 
 # PAPER.md, "Published settings" (those of Flowers; there "resized crop" is torchvision's, from 8 % of the picture on)

@@ -60,7 +60,7 @@ def start_tailor(
     output = job.run.student
     if not ready_to_write(job, TAILOR, output):
         return delta.read_document(output)
-    settings = _settings(job, TAILOR, output, _teacher_settings(job, teacher))
+    settings = _settings(job, TAILOR, output, teacher_settings(job, teacher))
     dataset = find_pictures(job.data_folder(), settings)
     backbone = _backbone(job)
     _warn_of_idle_flags(
@@ -143,7 +143,7 @@ def _settings(job: Job, stage: str, output: Path, carried: Mapping[str, Any]) ->
     return replace(again, **chosen)
 
 
-def _teacher_settings(job: Job, teacher: Path | None) -> Mapping[str, Any]:
+def teacher_settings(job: Job, teacher: Path | None) -> Mapping[str, Any]:
     """What the teacher was taught with, as far as its file or the run says so."""
     file = teacher or job.run.teacher
     if file.exists() and is_sealed(file):

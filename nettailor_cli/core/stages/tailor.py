@@ -21,7 +21,7 @@ from nettailor_cli.core.files import write_bytes
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.objective import hint, warm_up
 from nettailor_cli.core.settings import TAILOR, Settings
-from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table, to_machine
+from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table
 from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.latencies import Latencies
 from nettailor_cli.core.stages.teach import accuracy
@@ -30,6 +30,7 @@ from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.frozen import quick, quick_twin
 from nettailor_cli.core.training.loop import Group
+from nettailor_cli.core.training.precision import to_machine
 
 
 @dataclass
