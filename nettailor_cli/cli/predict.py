@@ -95,7 +95,7 @@ def predict(
         raise UsageError("--task names a task of a bundle", "name the bundle: --bundle FOLDER")
     names = images or []
     if bundle is not None and model is not None:
-        model, names = None, [model, *names]
+        names, model = [model, *names], None
     if not names:
         raise UsageError("which pictures?" if model or bundle else "which model, and which pictures?", _HOW)
     streamed = _is_stream(names, null)

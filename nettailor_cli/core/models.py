@@ -15,6 +15,7 @@ from nettailor_cli.core.backbones.catalog import parse_name
 from nettailor_cli.core.backbones.store import find_by_fingerprint
 from nettailor_cli.core.backbones.weights_file import read_weights
 from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.deploy.folding import fold_proxies
 from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.manifest import manifest_beside
 from nettailor_cli.core.preprocessing import Preprocessing
@@ -28,7 +29,10 @@ from nettailor_cli.core.teacher import Teacher
 
 @dataclass
 class Model:
-    """A network with what its file says of it. `network` is in evaluation mode, on the CPU, in fp32."""
+    """A network with what its file says of it. `network` is in evaluation mode, on the CPU, in fp32.
+
+    Unless it was loaded to be trained, the batch norms of a student's proxies are folded.
+    """
 
     document: ModelDocument
     network: Student | Teacher
@@ -38,8 +42,8 @@ class Model:
         return self.network(images).logits
 
 
-def load_model(path: Path, *, home: Path, progress: Progress = SILENT) -> Model:
-    """The model in the file `path`: a teacher, or a delta with its backbone.
+def load_model(path: Path, *, home: Path, progress: Progress = SILENT, trainable: bool = False) -> Model:
+    """The model in the file `path`: a teacher, or a delta with its backbone; `trainable`, or ready for inference.
 
     That is looked for in the bundle that `path` lies in, if it lies in one (see `manifest`), else by fingerprint under
     `home`. Raises UsageError or FileError; see `delta.read_document` and `backbones.store.find_by_fingerprint`.
@@ -49,7 +53,8 @@ def load_model(path: Path, *, home: Path, progress: Progress = SILENT) -> Model:
         return Model(document, _own_teacher(path, document, tensors))
     backbone = _backbone_for(document, path, home, progress)
     backbone.preprocessing = document.preprocessing
-    return Model(document, student_from(document, tensors, backbone, source=str(path)))
+    student = student_from(document, tensors, backbone, source=str(path))
+    return Model(document, student if trainable else fold_proxies(student))
 
 
 def _backbone_for(document: ModelDocument, path: Path, home: Path, progress: Progress) -> Backbone:

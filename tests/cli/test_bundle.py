@@ -102,7 +102,7 @@ class TestEveryCommandThatTakesAModelTakesATask:
     def test_benchmark(self, folder: Path) -> None:
         args = ("benchmark", folder / "lean.safetensors", "--batch", "1", "--seconds", "0", "--device", "cpu")
         rows = ok(*args, "--json").document["rows"]
-        assert [row["name"] for row in rows] == ["backbone", "model"]
+        assert [row["name"] for row in rows] == ["backbone", "model", "folded backbone", "folded model"]
 
     def test_bundle(self, folder: Path, tmp_path: Path) -> None:
         document = ok("bundle", folder / "lean.safetensors", "-o", tmp_path / "one", "--json").document

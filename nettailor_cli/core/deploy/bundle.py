@@ -15,6 +15,7 @@ from torch import Tensor
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.backbones.bundled import check_file, read_bundled
+from nettailor_cli.core.deploy.folding import fold_proxies
 from nettailor_cli.core.errors import FileError, UsageError, did_you_mean
 from nettailor_cli.core.manifest import Manifest, file_of, read_manifest
 from nettailor_cli.core.models import Model, student_among
@@ -78,4 +79,4 @@ class Bundle:
         document, tensors = delta.read(path)
         if not self.manifest.serves(document.fingerprint, document.graph.blocks_kept):
             raise FileError(f"{path} stands on another backbone than the bundle's")
-        return Model(document, student_among(document, tensors, self._backbone, source=str(path)))
+        return Model(document, fold_proxies(student_among(document, tensors, self._backbone, source=str(path))))

@@ -104,7 +104,7 @@ def start_finetune(
     """`nettailor finetune`: trains the network in `pruned` and writes `output`."""
     if not ready_to_write(job, FINETUNE, output):
         return delta.read_document(output)
-    model = load_model(pruned, home=job.home, progress=job.progress)
+    model = load_model(pruned, home=job.home, progress=job.progress, trainable=True)
     if not isinstance(model.network, Student):
         raise FileError(f"{pruned} is a teacher: it is fine-tuned already", "finetune takes what prune or tailor wrote")
     document = model.document
