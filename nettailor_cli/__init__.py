@@ -8,6 +8,9 @@ find_images(paths)                the image files that files, folders and patter
 predict(model, images, machine, top_k=)           the most probable classes: one Prediction per image, as they are ready
 predict_batches(...)                              the same in lists
 to_square(picture, side), probabilities(model, squares, machine)   for pictures that are in memory already
+load_bundle(folder)               several tasks on one backbone in memory: a Bundle with model(task) and switch(task)
+write_bundle(models, folder, home=)               makes such a folder
+predict_tasks(models, ...), probabilities_of(models, ...)   for several tasks; what they share is computed once
 export_model(model, output, form=) a standalone file, checked: "onnx", "pt2", "safetensors"
 load_standalone(path)             the network in a safetensors export, and its document
 evaluate_on(model, data, machine) accuracy, loss and Confusion on a folder: an Evaluation
@@ -27,6 +30,9 @@ _HOMES = {
     "prune_file": "stages.prune",
     "Model": "models",
     "load_model": "models",
+    "Bundle": "deploy.bundle",
+    "load_bundle": "deploy.bundle",
+    "write_bundle": "deploy.bundling",
     "export_model": "deploy.export",
     "load_standalone": "deploy.safetensors_file",
     "choose_machine": "training.precision",
@@ -35,7 +41,9 @@ _HOMES = {
     "Prediction": "inference",
     "predict": "inference",
     "predict_batches": "inference",
+    "predict_tasks": "inference",
     "probabilities": "inference",
+    "probabilities_of": "inference",
     "Evaluation": "inference",
     "evaluate_on": "inference",
     "Confusion": "confusion",

@@ -30,12 +30,12 @@ from nettailor_cli.core.data import Batch, evaluation_batches, load_pictures, se
 from nettailor_cli.core.delta import ModelDocument, read
 from nettailor_cli.core.progress import Silent
 from nettailor_cli.core.settings import TEACH, resolve
-from nettailor_cli.core.stages.carry_out import stage_seed, to_machine
+from nettailor_cli.core.stages.carry_out import stage_seed
 from nettailor_cli.core.stages.teach import accuracy
 from nettailor_cli.core.stages.workbench import find_pictures, open_workbench
 from nettailor_cli.core.training.evaluate import evaluate
 from nettailor_cli.core.training.loop import Group, Run, Training
-from nettailor_cli.core.training.precision import choose_machine
+from nettailor_cli.core.training.precision import choose_machine, to_machine
 
 
 @dataclass

@@ -28,14 +28,13 @@ from nettailor_cli.core.complexity import ExpectedComplexity, student_graph
 from nettailor_cli.core.data import Batch
 from nettailor_cli.core.pruning import prune
 from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, resolve
-from nettailor_cli.core.stages.carry_out import to_machine
 from nettailor_cli.core.stages.tailor import TailorTrainee
 from nettailor_cli.core.stages.teach import TeachTrainee
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.frozen import quick, quick_twin
 from nettailor_cli.core.training.loop import Trainee
-from nettailor_cli.core.training.precision import Machine, choose_machine
+from nettailor_cli.core.training.precision import Machine, choose_machine, to_machine
 
 CLASSES = 100
 STEPS = ("plain", "teach", "tailor", "finetune")

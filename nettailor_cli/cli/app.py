@@ -10,6 +10,7 @@ from nettailor_cli._version import __version__
 from nettailor_cli.cli import (
     backbones,
     benchmark,
+    bundle,
     evaluate,
     export,
     finetune,
@@ -39,6 +40,7 @@ app.command("evaluate")(reports_errors(evaluate.evaluate))
 app.command("predict")(reports_errors(predict.predict))
 app.command("benchmark")(reports_errors(benchmark.benchmark))
 app.command("export")(reports_errors(export.export))
+app.command("bundle")(reports_errors(bundle.bundle))
 app.add_typer(backbones.app, name="backbones")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,6 +35,15 @@ def benchmark(
     teacher: Annotated[
         Path | None,
         typer.Option("--teacher", metavar="FILE", help="(default: the one beside MODEL)", show_default=False),
+    ] = None,
+    exported: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--exported",
+            metavar="FILE",
+            help="an export to measure beside MODEL; may be given several times (default: MODEL's name as .onnx, .pt2)",
+            show_default=False,
+        ),
     ] = None,
     batch: Annotated[
         list[int] | None,
@@ -136,7 +145,10 @@ def benchmark(
 ) -> None:
     """Measure how long a model takes, beside its backbone and teacher; or, with --calibrate, a backbone's parts."""
     output = Output(as_json=as_json, quiet=quiet)
-    of_models = {"MODEL": model, "--teacher": teacher, "--max-latency": max_latency, "--min-throughput": min_throughput}
+    of_models = {
+        "MODEL": model, "--teacher": teacher, "--exported": exported, "--max-latency": max_latency,
+        "--min-throughput": min_throughput,
+    }  # fmt: skip
     of_tables = {
         "--backbone": backbone, "--size": size, "--skips": skips, "--proxy-width": proxy_width, "-o": output_file,
         "--force": force or None,
@@ -157,22 +169,35 @@ def benchmark(
         limit = None if max_latency is None else parse_budget(max_latency, SECONDS, "--max-latency")
         if limit is not None and 1 not in measuring.batches:
             raise UsageError("--max-latency is about one image at a time", "add --batch 1")
-        rows = _measure(output, measuring, model, teacher)
+        rows = _measure(output, measuring, model, teacher, exported)
         _check_gates(rows, limit, min_throughput)
 
 
-def _measure(output: Output, measuring: Measuring, file: Path, teacher_file: Path | None) -> list[Row]:
-    """Measure and show; the model's row is the last."""
-    from nettailor_cli.core.deploy.benchmark import benchmark, contenders, teacher_of
+def _measure(
+    output: Output, measuring: Measuring, file: Path, teacher_file: Path | None, exported: list[Path] | None
+) -> dict[str, Row]:
+    """Measure and show; the rows by name."""
+    from nettailor_cli.core.deploy.benchmark import benchmark, contenders, exported_beside, student_beside, teacher_of
     from nettailor_cli.core.deploy.timing import describe
     from nettailor_cli.core.models import load_model
 
     with measuring.machine() as machine:
         model = load_model(file, home=options.home(), progress=output)
         teacher = teacher_of(model, file, teacher_file, output)
+        student = student_beside(model, file, options.home(), output)
+        if machine.device.type != "cpu":
+            if exported:
+                raise UsageError("--exported: exported files run on the CPU", "--device cpu")
+            exported = []
         size = model.document.preprocessing.size
         rows = benchmark(
-            contenders(model, teacher, machine),
+            contenders(
+                model,
+                machine,
+                teacher=teacher,
+                student=student,
+                exported=exported_beside(file) if exported is None else exported,
+            ),
             size,
             machine,
             output,
@@ -188,7 +213,7 @@ def _measure(output: Output, measuring: Measuring, file: Path, teacher_file: Pat
             console.print(_table(rows, batch))
 
     output.result(document, show)
-    return rows
+    return {row.name: row for row in rows}
 
 
 def _table(rows: Sequence[Row], batch: int) -> Table:
@@ -211,11 +236,11 @@ def _table(rows: Sequence[Row], batch: int) -> Table:
     return table
 
 
-def _check_gates(rows: Sequence[Row], max_latency: Budget | None, min_throughput: float | None) -> None:
-    """Raises GateNotMet with a line for every limit that the last row misses; the first is the backbone's."""
-    row, missed = rows[-1], []
+def _check_gates(rows: Mapping[str, Row], max_latency: Budget | None, min_throughput: float | None) -> None:
+    """Raises GateNotMet with a line for every limit that the model misses."""
+    row, missed = rows["model"], []
     if max_latency is not None:
-        whole, latency = (r.measurements[1].latency.median for r in (rows[0], row))
+        whole, latency = (r.measurements[1].latency.median for r in (rows["backbone"], row))
         if not max_latency.allows(latency / 1e6, whole / 1e6):
             missed.append(
                 f"{duration(latency)} at batch 1 ({100 * latency / whole:.1f} % of the backbone's) are above "

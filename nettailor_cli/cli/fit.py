@@ -11,16 +11,13 @@ from rich.table import Table
 from nettailor_cli.cli import options
 from nettailor_cli.cli.inspect import show_summary, summary_document
 from nettailor_cli.cli.training import make_job, training_output
-from nettailor_cli.core.budgets import BYTES, COUNT, SECONDS, Budget, Kind, parse_budget
-from nettailor_cli.core.errors import GateNotMet, UsageError, did_you_mean
+from nettailor_cli.core.errors import GateNotMet
+from nettailor_cli.core.search.asked import GRADUAL, SEARCHES, TOLERANCE, Asked
 from nettailor_cli.core.search.ranking import RANKINGS
 from nettailor_cli.core.settings import SHARED, TAILOR
 
 if TYPE_CHECKING:
     from nettailor_cli.core.stages.start_fit import Fitted
-
-TOLERANCE = 0.5
-SEARCHES = ("gradual", "sweep")
 
 
 @options.with_settings(TAILOR, SHARED)
@@ -64,37 +61,45 @@ def fit(
     mean: options.Mean = None,
     std: options.Std = None,
     ranking: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--ranking",
             metavar="|".join(RANKINGS),
-            help="which block goes next: by alpha, or by the loss without it; -cost: per MAC saved",
+            help="which block goes next: by alpha, or by the loss without it; -cost: per MAC saved (default: loss)",
+            show_default=False,
             rich_help_panel="Search",
         ),
-    ] = "loss",
+    ] = None,
     proxy_threshold: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--proxy-threshold", metavar="T", help="proxies with a smaller alpha go", min=0, max=1,
+            "--proxy-threshold",
+            metavar="T",
+            help="proxies with a smaller alpha go (default: 0.05)",
+            min=0,
+            max=1,
+            show_default=False,
             rich_help_panel="Search",
         ),
-    ] = 0.05,
+    ] = None,
     search: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--search",
-            metavar="gradual|sweep",
-            help="block by block, full trainings around the edge; or one full training for every number of blocks",
+            metavar="|".join(SEARCHES),
+            help="block by block, full trainings around the edge; or one full training for every number of blocks "
+            f"(default: {GRADUAL})",
+            show_default=False,
             rich_help_panel="Search",
         ),
-    ] = "gradual",
+    ] = None,
     folds: Annotated[
         int | None,
         typer.Option(
             "--folds",
             metavar="N",
             help="cross-validation: N networks of each, on other val pictures (default: 3 where the tolerance is less "
-            "than two of val's pictures, else 1)",
+            "than two of val's pictures and there is no val folder, else 1)",
             min=1,
             show_default=False,
             rich_help_panel="Search",
@@ -117,32 +122,21 @@ def fit(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     settings: dict[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """The whole procedure: the leanest network within the tolerance. Writes RUN/model.safetensors."""
     output = training_output(as_json=as_json, quiet=quiet)
-    if ranking not in RANKINGS:
-        raise UsageError(f"--ranking {ranking} is unknown", did_you_mean(ranking, RANKINGS) or ", ".join(RANKINGS))
-    if search not in SEARCHES:
-        raise UsageError(f"--search {search} is unknown", did_you_mean(search, SEARCHES) or ", ".join(SEARCHES))
-    budgets = {
-        "macs": _budget(max_macs, COUNT, "--max-macs"),
-        "parameters": _budget(max_params, COUNT, "--max-params"),
-        "bytes": _budget(max_bytes, BYTES, "--max-bytes"),
-        "latency": _budget(max_latency, SECONDS, "--max-latency"),
-    }
-    if tolerance is None and not any(budgets.values()):
-        tolerance = TOLERANCE
+    asked = Asked(
+        tolerance=tolerance, max_macs=max_macs, max_params=max_params, max_bytes=max_bytes, max_latency=max_latency,
+        folds=folds, search=search, ranking=ranking, proxy_threshold=proxy_threshold, preset=preset,
+        config=None if config is None else str(config), flags=settings,
+    )  # fmt: skip
     job = make_job(
         output, data=data, backbone=backbone, run=run, weights=weights, mean=mean, std=std, size=size,
         preset=preset, config=config, settings=settings, resume=resume, force=force, tensorboard=tensorboard,
     )  # fmt: skip
-    from nettailor_cli.core.stages.fit import Plan
-    from nettailor_cli.core.stages.start_fit import Limits, start_fit
+    from nettailor_cli.core.stages.start_fit import start_fit
 
-    plan = Plan(search=search, ranking=ranking, threshold=proxy_threshold)
-    fitted = start_fit(
-        job, Limits(tolerance, **budgets), plan, folds=folds or 0, baselines=baselines, latency_table=latency_table
-    )
+    fitted = start_fit(job, asked, baselines=baselines, latency_table=latency_table)
     path = job.run.model
     rows = [row.to_json() for row in fitted.rows]
 
@@ -164,10 +158,6 @@ def fit(
     output.result(result, show)
     if not fitted.choice.met:
         raise GateNotMet(fitted.choice.reason, f"{path} holds it; allow more, or train longer (--preset, --config)")
-
-
-def _budget(text: str | None, kind: Kind, flag: str) -> Budget | None:
-    return None if text is None else parse_budget(text, kind, flag)
 
 
 def _table(fitted: Fitted) -> Table:

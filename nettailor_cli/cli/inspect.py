@@ -247,5 +247,7 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
         table = tailored["latency_table"]
         text = f"the parts' sum at batch {tailored['latency_batch']}, table {table['digest'][:12]}: {table['machine']}"
         lines.append(("latency", text))
+    if prefix := document.shared_prefix:
+        lines.append(("prefix", f"blocks 1 to {prefix} alone, never pruned: tasks on one backbone can share them"))
     for name, text in lines:
         console.print(Text(f"{name:<9} {harmless(text)}"))

@@ -17,20 +17,43 @@ from nettailor_cli.core.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from nettailor_cli.core.inference import Prediction
+    from nettailor_cli.core.models import Model
 
 DEFAULT_TOP_K = 3
 STDIN = "-"
+_HOW = "nettailor predict MODEL IMAGE..., or nettailor predict --bundle FOLDER IMAGE..."
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a model file", autocompletion=model_files)],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="a model file; none with --bundle", autocompletion=model_files, show_default=False
+        ),
+    ] = None,
     images: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="IMAGE|DIR|PATTERN...|-",
             help="pictures, folders of them, patterns like 'photos/**/*.jpg', or - for names on standard input",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle", metavar="FOLDER", help="all tasks of a bundle, instead of a MODEL", show_default=False
+        ),
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            metavar="NAME",
+            help="with --bundle: this task only; may be given several times",
+            show_default=False,
+        ),
+    ] = None,
     top_k: Annotated[
         int | None, typer.Option("--top-k", metavar="K", help=f"classes per picture (default: {DEFAULT_TOP_K})")
     ] = None,
@@ -68,34 +91,54 @@ def predict(
     output = Output(as_json=as_json, quiet=quiet)
     if form not in FORMATS:
         raise UsageError(f"--format {form} is unknown", did_you_mean(form, FORMATS) or f"choose {', '.join(FORMATS)}")
-    streamed = _is_stream(images, null)
+    if tasks and bundle is None:
+        raise UsageError("--task names a task of a bundle", "name the bundle: --bundle FOLDER")
+    names = images or []
+    if bundle is not None and model is not None:
+        names, model = [model, *names], None
+    if not names:
+        raise UsageError("which pictures?" if model or bundle else "which model, and which pictures?", _HOW)
+    streamed = _is_stream(names, null)
     from nettailor_cli.core.data import find_images, images_from
-    from nettailor_cli.core.inference import PREDICTION_BATCH, predict_batches
-    from nettailor_cli.core.models import load_model
+    from nettailor_cli.core.inference import PREDICTION_BATCH, predict_tasks
     from nettailor_cli.core.training.precision import choose_machine
 
     paths: Iterable[Path] = (
-        images_from(names_on_stdin(null=null)) if streamed else find_images([Path(name) for name in images])
+        images_from(names_on_stdin(null=null)) if streamed else find_images([Path(name) for name in names])
     )
-    loaded = load_model(model, home=options.home(), progress=output)
+    models = _models(model, bundle, tasks, output)
     if top_k is None:
-        top_k = min(DEFAULT_TOP_K, len(loaded.document.classes))
+        top_k = min(DEFAULT_TOP_K, max(len(loaded.document.classes) for loaded in models.values()))
     machine = choose_machine(device, "fp32" if precision == "auto" else precision)
-    batches = predict_batches(
-        loaded, paths, machine, top_k=top_k, batch_size=batch_size or PREDICTION_BATCH, workers=workers
+    batches = predict_tasks(
+        models, paths, machine, top_k=top_k, batch_size=batch_size or PREDICTION_BATCH, workers=workers
     )
     count = Count()
     if as_json:
         rows = [document(prediction) for batch in count.of(batches) for prediction in batch]
-        output.result({"file": str(model), "predictions": rows}, lambda console: None)
+        source = {"file": model} if bundle is None else {"bundle": str(bundle), "tasks": list(models)}
+        output.result({**source, "predictions": rows}, lambda console: None)
     else:
-        write = writer(form, output, top_k)
+        write = writer(form, output, top_k, tasks=bundle is not None)
         for batch in count.of(batches):
             write(batch)
     if not count.all:
         raise DataError("no names came on standard input")
     if count.bad:
-        raise DataError(f"{count.bad} of {count.all} pictures can't be read")
+        raise DataError(f"{count.bad // len(models)} of {count.all // len(models)} pictures can't be read")
+
+
+def _models(file: str | None, bundle: Path | None, tasks: Sequence[str] | None, output: Output) -> dict[str, Model]:
+    """Task -> model: those of the bundle that were asked for, or the only one, which has no name."""
+    if bundle is None:
+        assert file is not None
+        from nettailor_cli.core.models import load_model
+
+        return {"": load_model(Path(file), home=options.home(), progress=output)}
+    from nettailor_cli.core.deploy.bundle import load_bundle
+
+    loaded = load_bundle(bundle, progress=output)
+    return {task: loaded.model(task) for task in (tasks or loaded.tasks)}
 
 
 def _is_stream(images: Sequence[str], null: bool) -> bool:

@@ -105,11 +105,18 @@ def untouched_graph(backbone: Backbone, classes: int) -> Graph:
     return _Counter(backbone, classes).untouched
 
 
-def student_graph(backbone: Backbone, classes: int, *, skips: int | None, proxy_width: int | None = None) -> Graph:
-    """A fresh student's graph: every universal block, and the proxies of the `skips` closest nodes (None: all)."""
+def student_graph(
+    backbone: Backbone, classes: int, *, skips: int | None, proxy_width: int | None = None, shared_prefix: int = 0
+) -> Graph:
+    """A fresh student's graph: every universal block, and the proxies of the `skips` closest nodes (None: all).
+
+    Nodes 1..`shared_prefix` have the universal path alone. Raises UsageError when there are fewer blocks.
+    """
+    if shared_prefix > len(backbone.blocks):
+        raise UsageError(f"--shared-prefix {shared_prefix}: {backbone.name} has {len(backbone.blocks)} blocks")
     counter = _Counter(backbone, classes)
     paths = list(counter.untouched.paths)
-    for node in range(1, counter.untouched.last + 1):
+    for node in range(shared_prefix + 1, counter.untouched.last + 1):
         sources = sources_of_proxies(node, skips)
         logits = torch.tensor([UNIVERSAL_LOGIT] + [PROXY_LOGIT] * len(sources), dtype=torch.float64)
         alphas = logits.softmax(dim=0).tolist()

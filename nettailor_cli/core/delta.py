@@ -31,8 +31,9 @@ class ModelDocument:
     """What a model file says of itself.
 
     stage: one of STAGES. backbone, fingerprint: which backbone it stands on. classes: names, as the logits are ordered.
-    student: the settings that shape the network (bn_stats, proxy_width). data: summary, digest and split of the images.
-    settings: resolved settings per stage so far. metrics: name -> {"split": ..., "accuracy": percent, ...}.
+    student: the settings that shape the network (bn_stats, proxy_width, shared_prefix). data: summary, digest and split
+    of the images. settings: resolved settings per stage so far. metrics: name -> {"split": ..., "accuracy": percent,
+    ...}.
     """
 
     stage: str
@@ -46,6 +47,11 @@ class ModelDocument:
     settings: dict[str, Any]
     metrics: dict[str, Any]
     package: str = __version__
+
+    @property
+    def shared_prefix(self) -> int:
+        """N: nodes 1..N have the universal path alone, and no pruning takes these blocks."""
+        return int(self.student.get("shared_prefix", 0))
 
     def to_json(self) -> dict[str, Any]:
         return {

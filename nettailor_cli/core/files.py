@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -42,14 +43,52 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary = None
         _flush_directory(path.parent)
     except OSError as error:
-        message = f"can't write {path}: {error.strerror or error}"
-        if error.errno in _WRONG_PLACE:
-            raise UsageError(message, _ELSEWHERE) from error
-        raise RunFailed(message, "free some space and start again (a training: with --resume)") from error
+        raise _explained(error, path) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` with an empty folder beside `folder`, flush the files that it wrote, and rename it to `folder`.
+
+    A folder that is there is put aside first and deleted last; whatever goes wrong, it stays whole, and no half-written
+    one is ever called `folder`. Raises as `write_atomically` does.
+    """
+    folder = folder.resolve()  # a link to a folder goes on pointing to it
+    temporary: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        new, old = temporary / "new", temporary / "old"
+        new.mkdir()
+        write(new)
+        for file in new.iterdir():
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        _flush_directory(new)
+        try:
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise
+        _flush_directory(folder.parent)
+    except OSError as error:
+        raise _explained(error, folder) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _explained(error: OSError, path: Path) -> UsageError | RunFailed:
+    message = f"can't write {path}: {error.strerror or error}"
+    if error.errno in _WRONG_PLACE:
+        return UsageError(message, _ELSEWHERE)
+    return RunFailed(message, "free some space and start again (a training: with --resume)")
 
 
 def check_place(path: Path) -> None:

@@ -95,6 +95,11 @@ class Graph:
         return tuple(path for path in self.paths if path.is_universal)
 
     @property
+    def blocks_kept(self) -> tuple[int, ...]:
+        """The numbers of the universal blocks, in order."""
+        return tuple(path.sink for path in self.universal)
+
+    @property
     def proxies(self) -> tuple[Path, ...]:
         return tuple(path for path in self.paths if not path.is_universal)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -30,8 +30,10 @@ from nettailor_cli.core.data import (
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.models import Model
+from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import SILENT, Progress
 from nettailor_cli.core.settings import MEMORY_LIMIT
+from nettailor_cli.core.student import Once, Run, Student, run_now
 from nettailor_cli.core.training.evaluate import Score, evaluate
 from nettailor_cli.core.training.precision import Machine
 
@@ -54,11 +56,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image: (name, probability in [0, 1]), best first; or why there are none."""
+    """The most probable classes of one image: (name, probability in [0, 1]), best first; or why there are none.
+
+    `task` is empty where there is one model only.
+    """
 
     path: Path
     classes: tuple[tuple[str, float], ...] = ()
     error: str = ""
+    task: str = ""
 
 
 def evaluate_on(
@@ -150,12 +156,30 @@ def predict_batches(
     A picture that can't be read is a prediction with an error. Raises UsageError when `top_k` is not between 1 and the
     number of classes, or `batch_size` below 1.
     """
-    document = model.document
-    if not 1 <= top_k <= len(document.classes):
-        raise UsageError(f"--top-k {top_k}: the model has {len(document.classes)} classes")
+    return predict_tasks({"": model}, images, machine, top_k=top_k, batch_size=batch_size, workers=workers)
+
+
+def predict_tasks(
+    models: Mapping[str, Model],
+    images: Iterable[Path],
+    machine: Machine,
+    *,
+    top_k: int,
+    batch_size: int = PREDICTION_BATCH,
+    workers: int = 0,
+) -> Iterator[list[Prediction]]:
+    """`predict_batches` of several tasks: for every image a Prediction of each of `models` (task -> model), in order.
+
+    A task with fewer than `top_k` classes has them all. What models on one backbone in memory have in common (see
+    `deploy.bundle`) is computed once per batch. Raises UsageError as `predict_batches` does.
+    """
+    most = max(len(model.document.classes) for model in models.values())
+    if not 1 <= top_k <= most:
+        has = "the model has" if len(models) == 1 else "no task has more than"
+        raise UsageError(f"--top-k {top_k}: {has} {most} classes")
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size}: at least 1 is needed")
-    return _batches_of_predictions(model, iter(images), machine, top_k, batch_size, workers)
+    return _batches_of_predictions(models, iter(images), machine, top_k, batch_size, workers)
 
 
 def probabilities(model: Model, squares: np.ndarray[Any, np.dtype[np.uint8]], machine: Machine) -> Tensor:
@@ -164,40 +188,78 @@ def probabilities(model: Model, squares: np.ndarray[Any, np.dtype[np.uint8]], ma
     `squares` are N pictures as `to_square` makes them: uint8, shape (N, S, S, 3), S the preprocessing's `resize`.
     Raises UsageError for another shape or type.
     """
-    preprocessing = model.document.preprocessing
+    return probabilities_of({"": model}, squares, machine)[""]
+
+
+def probabilities_of(
+    models: Mapping[str, Model], squares: np.ndarray[Any, np.dtype[np.uint8]], machine: Machine
+) -> dict[str, Tensor]:
+    """`probabilities` of the same pictures for several tasks (task -> model) that have the same preprocessing.
+
+    What models on one backbone in memory have in common is computed once. Raises UsageError for another shape or type
+    of the pictures, and for models of different size, mean or std.
+    """
+    preprocessing = next(iter(models.values())).document.preprocessing
+    if any(model.document.preprocessing != preprocessing for model in models.values()):
+        raise UsageError("these tasks take pictures of different size, mean or std", "run them apart")
     if squares.dtype != np.uint8 or squares.shape[1:] != (preprocessing.resize, preprocessing.resize, 3):
         wanted = f"uint8 (N, {preprocessing.resize}, {preprocessing.resize}, 3)"
         raise UsageError(f"pictures are {wanted}, not {squares.dtype} {squares.shape}", "see to_square")
-    model.network.to(machine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     mean, std = (torch.tensor(v, device=machine.device)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
     # (N, S, S, 3) uint8 -> (N, 3, size, size) in [0, 1], the same crop as in evaluation
     pixels = torch.from_numpy(np.require(squares, requirements="W")).permute(0, 3, 1, 2).to(machine.device)
     unit = central_crop(pixels, preprocessing.size)
     normalised = ((unit - mean) / std).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode(), machine.autocast():
-        logits = model.logits(normalised)
-    return logits.float().softmax(dim=1)
+    run: Run = Once(normalised) if len(models) > 1 else run_now
+    found = {}
+    for task, model in models.items():
+        network = model.network
+        network.to(machine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        with torch.inference_mode(), machine.autocast():
+            # a teacher has nothing in common with anybody
+            done = network(normalised, run) if isinstance(network, Student) else network(normalised)
+        found[task] = done.logits.float().softmax(dim=1)
+    return found
 
 
 def _batches_of_predictions(
-    model: Model, images: Iterator[Path], machine: Machine, top_k: int, batch_size: int, workers: int
+    models: Mapping[str, Model], images: Iterator[Path], machine: Machine, top_k: int, batch_size: int, workers: int
 ) -> Iterator[list[Prediction]]:
-    side = model.document.preprocessing.resize
+    alike: dict[Preprocessing, dict[str, Model]] = {}
+    for task, model in models.items():
+        alike.setdefault(model.document.preprocessing, {})[task] = model
     with ThreadPoolExecutor(workers or cores()) as pool:
         while paths := list(islice(images, batch_size)):  # never a name more: the next one may be long in coming
-            squares = list(pool.map(lambda path: _square_or_reason(path, side), paths))
-            good = [square for square in squares if not isinstance(square, str)]
-            best: Iterator[list[tuple[str, float]]] = iter(())
-            if good:
-                best = iter(_best(probabilities(model, np.stack(good), machine), model.document.classes, top_k))
-            yield [
-                Prediction(path, error=square) if isinstance(square, str) else Prediction(path, tuple(next(best)))
-                for path, square in zip(paths, squares, strict=True)
-            ]
+            rows = {
+                task: column
+                for group in alike.values()
+                for task, column in _columns(group, paths, machine, top_k, pool).items()
+            }
+            yield [rows[task][place] for place in range(len(paths)) for task in models]
+
+
+def _columns(
+    models: Mapping[str, Model], paths: Sequence[Path], machine: Machine, top_k: int, pool: ThreadPoolExecutor
+) -> dict[str, list[Prediction]]:
+    """Task -> a Prediction per path, of models that have the same preprocessing."""
+    side = next(iter(models.values())).document.preprocessing.resize
+    squares = list(pool.map(lambda path: _square_or_reason(path, side), paths))
+    good = [square for square in squares if not isinstance(square, str)]
+    shares = probabilities_of(models, np.stack(good), machine) if good else {}
+    columns = {}
+    for task, model in models.items():
+        best = iter(_best(shares[task], model.document.classes, top_k) if good else [])
+        columns[task] = [
+            Prediction(path, error=square, task=task)
+            if isinstance(square, str)
+            else Prediction(path, tuple(next(best)), task=task)
+            for path, square in zip(paths, squares, strict=True)
+        ]
+    return columns
 
 
 def _best(shares: Tensor, classes: Sequence[str], top_k: int) -> list[list[tuple[str, float]]]:
-    values, indices = shares.topk(top_k, dim=1)
+    values, indices = shares.topk(min(top_k, len(classes)), dim=1)
     return [
         [(classes[index], value) for value, index in zip(row, places, strict=True)]
         for row, places in zip(values.tolist(), indices.tolist(), strict=True)

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone, from_state, head_state
+from nettailor_cli.core.backbones.bundled import read_bundled
 from nettailor_cli.core.backbones.catalog import parse_name
 from nettailor_cli.core.backbones.store import find_by_fingerprint
 from nettailor_cli.core.backbones.weights_file import read_weights
 from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.deploy.folding import fold_proxies
 from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.manifest import manifest_beside
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import SILENT, Progress
 from nettailor_cli.core.sealed import is_sealed
@@ -26,7 +29,10 @@ from nettailor_cli.core.teacher import Teacher
 
 @dataclass
 class Model:
-    """A network with what its file says of it. `network` is in evaluation mode, on the CPU, in fp32."""
+    """A network with what its file says of it. `network` is in evaluation mode, on the CPU, in fp32.
+
+    Unless it was loaded to be trained, the batch norms of a student's proxies are folded.
+    """
 
     document: ModelDocument
     network: Student | Teacher
@@ -36,17 +42,26 @@ class Model:
         return self.network(images).logits
 
 
-def load_model(path: Path, *, home: Path, progress: Progress = SILENT) -> Model:
-    """The model in the file `path`: a teacher, or a delta with its backbone found by fingerprint under `home`.
+def load_model(path: Path, *, home: Path, progress: Progress = SILENT, trainable: bool = False) -> Model:
+    """The model in the file `path`: a teacher, or a delta with its backbone; `trainable`, or ready for inference.
 
-    Raises UsageError or FileError; see `delta.read_document` and `backbones.store.find_by_fingerprint`.
+    That is looked for in the bundle that `path` lies in, if it lies in one (see `manifest`), else by fingerprint under
+    `home`. Raises UsageError or FileError; see `delta.read_document` and `backbones.store.find_by_fingerprint`.
     """
     document, tensors = delta.read(path)
     if document.stage == delta.TEACHER:
         return Model(document, _own_teacher(path, document, tensors))
-    backbone = find_by_fingerprint(document.fingerprint, name=document.backbone, home=home, progress=progress)
+    backbone = _backbone_for(document, path, home, progress)
     backbone.preprocessing = document.preprocessing
-    return Model(document, student_from(document, tensors, backbone, source=str(path)))
+    student = student_from(document, tensors, backbone, source=str(path))
+    return Model(document, student if trainable else fold_proxies(student))
+
+
+def _backbone_for(document: ModelDocument, path: Path, home: Path, progress: Progress) -> Backbone:
+    bundle = manifest_beside(path)
+    if bundle is not None and bundle.serves(document.fingerprint, document.graph.blocks_kept):
+        return read_bundled(path.parent, bundle, progress)
+    return find_by_fingerprint(document.fingerprint, name=document.backbone, home=home, progress=progress)
 
 
 def student_from(
@@ -74,6 +89,18 @@ def student_from(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(f"{source} does not fit its own description: {error}") from error
     return student.eval()
+
+
+def student_among(
+    document: ModelDocument, tensors: dict[str, Tensor], backbone: Backbone, *, source: str = "this delta"
+) -> Student:
+    """`student_from` on a `backbone` that other students stand on, too, and that stays as it is.
+
+    All of them have the very same weights in memory. One whose batch-norm statistics are adapted has its own of those.
+    """
+    if document.student.get("bn_stats") != "frozen":
+        backbone = backbone.with_own_statistics()
+    return student_from(document, tensors, backbone, source=source)
 
 
 def load_teacher(

@@ -3,6 +3,8 @@
 The order matters. Universal blocks go first, then the softmax is taken over what is left, then weak proxies go: a proxy
 that looked weak beside its universal block may be all that a node has once the block is gone. The strongest path of
 every node stays as long as the node is needed, so input and output are always connected.
+
+With a shared prefix N (`tailor --shared-prefix`) blocks 1..N always stay, and something that reads them.
 """
 
 from __future__ import annotations
@@ -25,37 +27,38 @@ class Pruned:
     removed: int
 
 
-def prune(graph: Graph, remove: int, proxy_threshold: float) -> Pruned:
+def prune(graph: Graph, remove: int, proxy_threshold: float, shared_prefix: int = 0) -> Pruned:
     """Drop the `remove` universal blocks with the smallest alpha, then proxies with alpha < `proxy_threshold`.
 
     `proxy_threshold` is in [0, 1] and is compared with the attention after the universal blocks are gone. Raises
     UsageError when `remove` is negative or so large that nothing would connect input and output.
     """
     _check_threshold(proxy_threshold)
-    kept = len(graph.universal)
-    if not 0 <= remove <= kept:
-        raise UsageError(f"--remove {remove}: the student has {kept} universal blocks", f"choose 0 to {kept}")
-    smaller = _without_weakest(graph, remove)
+    most = len(_ranked(graph, shared_prefix))
+    if not 0 <= remove <= most:
+        beside = f" beside the {shared_prefix} of its shared prefix" if shared_prefix else ""
+        raise UsageError(f"--remove {remove}: the student has {most} universal blocks{beside}", f"choose 0 to {most}")
+    smaller = _without_weakest(graph, remove, shared_prefix)
     if smaller is None:
         raise UsageError(
             f"--remove {remove} would cut the output off from the input",
             "remove fewer blocks, or prune a student with more proxies (tailor --skips)",
         )
-    return Pruned(drop_weak_proxies(smaller, proxy_threshold), remove)
+    return Pruned(drop_weak_proxies(smaller, proxy_threshold, shared_prefix), remove)
 
 
-def prune_to(graph: Graph, macs_share: float, proxy_threshold: float) -> Pruned:
+def prune_to(graph: Graph, macs_share: float, proxy_threshold: float, shared_prefix: int = 0) -> Pruned:
     """`prune` with the smallest number of removed blocks that brings the MACs to `macs_share` of the backbone's.
 
     When none does, the one with the fewest MACs of all. `macs_share` is in (0, 1].
     """
     _check_threshold(proxy_threshold)
     candidates: list[Pruned] = []
-    for remove in range(len(graph.universal) + 1):
-        smaller = _without_weakest(graph, remove)
+    for remove in range(len(_ranked(graph, shared_prefix)) + 1):
+        smaller = _without_weakest(graph, remove, shared_prefix)
         if smaller is None:
             break
-        pruned = Pruned(drop_weak_proxies(smaller, proxy_threshold), remove)
+        pruned = Pruned(drop_weak_proxies(smaller, proxy_threshold, shared_prefix), remove)
         if pruned.graph.cost.macs <= macs_share * graph.backbone.macs:
             return pruned
         candidates.append(pruned)
@@ -67,11 +70,23 @@ def _check_threshold(proxy_threshold: float) -> None:
         raise UsageError(f"--proxy-threshold {proxy_threshold:g} is not between 0 and 1")
 
 
-def _without_weakest(graph: Graph, remove: int) -> Graph | None:
+def _ranked(graph: Graph, shared_prefix: int) -> list[int]:
+    """The universal blocks that may go, the weakest first; of equal ones the earlier goes."""
+    return [path.sink for path in sorted(graph.universal, key=lambda p: (p.alpha, p.sink)) if path.sink > shared_prefix]
+
+
+def _without_weakest(graph: Graph, remove: int, shared_prefix: int) -> Graph | None:
     """`graph` without its `remove` weakest universal blocks; None when that would disconnect it."""
-    ranked = sorted(graph.universal, key=lambda path: (path.alpha, path.sink))  # of equal ones the earlier goes
-    smaller = remove_blocks(graph, {path.sink for path in ranked[:remove]})
-    return smaller if smaller.into(graph.last) else None
+    smaller = remove_blocks(graph, _ranked(graph, shared_prefix)[:remove])
+    return smaller if is_whole(smaller, shared_prefix) else None
+
+
+def is_whole(graph: Graph, shared_prefix: int = 0) -> bool:
+    """Whether something leads into the last node, and the blocks of the shared prefix are all there.
+
+    `graph` has no dead paths, so what is there is connected with both ends.
+    """
+    return bool(graph.into(graph.last)) and {*graph.blocks_kept} >= {*range(1, shared_prefix + 1)}
 
 
 def remove_blocks(graph: Graph, blocks: Collection[int]) -> Graph:
@@ -79,14 +94,36 @@ def remove_blocks(graph: Graph, blocks: Collection[int]) -> Graph:
     return drop_dead(graph.keeping(lambda path: not (path.is_universal and path.sink in blocks)))
 
 
-def drop_weak_proxies(graph: Graph, threshold: float) -> Graph:
+def drop_weak_proxies(graph: Graph, threshold: float, shared_prefix: int = 0) -> Graph:
     """`graph` without proxies of alpha < `threshold`, but with the strongest path of every node that is needed.
+
+    Where nothing would read the shared prefix any more, a way from it to the last node stays: from node to node the
+    strongest path. `graph` is whole, see `is_whole`.
+    """
+    kept = _strong(graph, threshold, [])
+    if shared_prefix and not any(path.source == shared_prefix and path.name in kept for path in graph.paths):
+        kept = _strong(graph, threshold, _way_out(graph, shared_prefix))
+    return drop_dead(graph.keeping(lambda path: path.name in kept))
+
+
+def _way_out(graph: Graph, node: int) -> list[Path]:
+    """Paths from `node` to the last node, out of each node the strongest; of equal ones that to the nearer node."""
+    way: list[Path] = []
+    while node != graph.last:
+        out = [path for path in graph.paths if path.source == node]
+        way.append(max(out, key=lambda path: (path.alpha, -path.sink)))
+        node = way[-1].sink
+    return way
+
+
+def _strong(graph: Graph, threshold: float, anyway: Collection[Path]) -> set[str]:
+    """The names of the paths that stay: strong ones, the strongest of every node that is needed, and those of `anyway`.
 
     Nodes are visited from the last to the first, so that a node is known to be needed (something that stays reads it)
     before its own paths are judged.
     """
-    kept: set[str] = set()
-    needed = {graph.last}
+    kept = {path.name for path in anyway}
+    needed = {graph.last, *(node for path in anyway for node in (path.source, path.sink))}
     for node in range(graph.last, 0, -1):
         if node not in needed:
             continue
@@ -95,7 +132,7 @@ def drop_weak_proxies(graph: Graph, threshold: float) -> Graph:
         for path in strong or [max(paths, key=_strength)]:
             kept.add(path.name)
             needed.add(path.source)
-    return drop_dead(graph.keeping(lambda path: path.name in kept))
+    return kept
 
 
 def drop_dead(graph: Graph) -> Graph:

@@ -48,7 +48,7 @@ def write_sealed(path: Path, content: Mapping[str, Any], tensors: Mapping[str, T
 
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     sealed = {**content, "tensors": {name: _digest_of_tensor(tensor) for name, tensor in plain.items()}}
-    sealed["digest"] = _sha256(_canonical(sealed))
+    sealed["digest"] = digest_of(sealed)
     data = save(plain, metadata={KEY: json.dumps(sealed, sort_keys=True, allow_nan=False)})
     write_bytes(path, data)
 
@@ -72,13 +72,18 @@ def read_content(path: Path) -> dict[str, Any]:
         raise FileError(f"{path}: the metadata is damaged")
     claimed = content.pop("digest", None)
     try:
-        actual = _sha256(_canonical(content))
+        actual = digest_of(content)
     except (ValueError, RecursionError) as error:  # NaN or infinity, which we never write
         raise FileError(f"{path}: the metadata is damaged") from error
     if claimed != actual:
         raise FileError(f"{path}: the metadata is damaged (its digest does not match)", "copy or make the file again")
     _check_tensors(path, header, data_start, content.pop("tensors", None))
     return content
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON document, in hex, however it is laid out. Raises ValueError for NaN and infinity."""
+    return _sha256(_canonical(content))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -114,7 +119,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
     except IsADirectoryError as error:
-        raise UsageError(f"{path} is a folder, not a model file") from error
+        raise UsageError(f"{path} is a folder, not a model file", "name a model file in it") from error
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

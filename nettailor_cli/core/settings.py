@@ -160,6 +160,14 @@ class Settings:
     proxy_width: int | None = _setting(
         None, "channels inside the proxies of bottleneck blocks", stages=(TAILOR,), low=1, high=65_536, panel="Student"
     )
+    shared_prefix: int = _setting(
+        0,
+        "keep the first so many blocks alone: no proxies beside them, never pruned; several tasks can share them",
+        stages=(TAILOR,),
+        low=0,
+        high=1000,
+        panel="Student",
+    )
     bn_stats: str = _setting(
         "frozen",
         "the backbone's batch-norm statistics: frozen, or adapted to the task",
@@ -232,8 +240,8 @@ class Settings:
 
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
-SHARED = tuple(name for name, field in FIELDS.items() if field.metadata["panel"] != "Training")
-"""The settings that a command for several stages can have: not how long and how fast each is to learn."""
+SHARED = tuple(name for name, field in FIELDS.items() if field.metadata["panel"] not in ("Training", "Teacher"))
+"""The settings that a command for several stages can have: not how each is to learn, nor what makes a baseline."""
 CARRIED = tuple(name for name, field in FIELDS.items() if field.metadata["carried"])
 
 # PAPER.md, "Published settings" (those of Flowers; there "resized crop" is torchvision's, from 8 % of the picture on)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,36 @@ class Activations:
     nodes: list[Tensor | None]
     logits: Tensor
     alpha: Tensor
+
+
+Run = Callable[..., Tensor]
+"""How a student has its frozen parts run: a function, and what it is to be called with."""
+
+
+def run_now(function: Callable[..., Tensor], x: Tensor, *more: Hashable) -> Tensor:
+    """A Run that keeps nothing."""
+    return function(x, *more)
+
+
+class Once:
+    """A Run for several students of one backbone on the same `images`: what they have in common is computed once.
+
+    Kept is the result of the same function on the same tensor, if that is `images` or a kept result itself: the stem
+    and the universal blocks, as far as nothing of a task's own comes in. Holds these tensors for as long as it lives.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self._common = {id(images): images}  # held, so that no other tensor gets the same id
+        self._kept: dict[tuple[Hashable, ...], Tensor] = {}
+
+    def __call__(self, function: Callable[..., Tensor], x: Tensor, *more: Hashable) -> Tensor:
+        if id(x) not in self._common:
+            return function(x, *more)
+        key = (function, id(x), *more)
+        if key not in self._kept:
+            y = self._kept[key] = function(x, *more)
+            self._common[id(y)] = y
+        return self._kept[key]
 
 
 class Attention(nn.Module):
@@ -130,13 +160,16 @@ class Student(nn.Module):
             self.universal.train(False)
         return self
 
-    def forward(self, images: Tensor) -> Activations:
-        """Images (N, 3, H, W), normalised as the backbone wants them."""
+    def forward(self, images: Tensor, run: Run = run_now) -> Activations:
+        """Images (N, 3, H, W), normalised as the backbone wants them.
+
+        `run` is given everything that is computed from frozen parts alone: see `Once`.
+        """
         alpha = self.attention()
-        nodes: list[Tensor | None] = [self.stem(images)] + [None] * self.graph.last
+        nodes: list[Tensor | None] = [run(self.stem, images)] + [None] * self.graph.last
         pooled: dict[tuple[int, int], Tensor] = {}  # (source, stride): proxies of the same source share the pooling
         for node, paths in self._into:
-            nodes[node] = self._merge(node, paths, nodes, alpha, pooled)
+            nodes[node] = self._merge(node, paths, nodes, alpha, pooled, run)
         last = nodes[-1]
         assert last is not None, "a graph's last node is always fed"
         return Activations(nodes, self.head(self.pooling(last)), alpha)
@@ -150,7 +183,7 @@ class Student(nn.Module):
         pooled: dict[tuple[int, int], Tensor] = {}
         local: list[Tensor | None] = [detached[0]] + [None] * self.graph.last
         for node, paths in self._into:
-            local[node] = self._merge(node, paths, detached, activations.alpha, pooled)
+            local[node] = self._merge(node, paths, detached, activations.alpha, pooled, run_now)
         return local
 
     def _merge(
@@ -160,6 +193,7 @@ class Student(nn.Module):
         nodes: list[Tensor | None],
         alpha: Tensor,
         pooled: dict[tuple[int, int], Tensor],
+        run: Run,
     ) -> Tensor:
         """Eq. 2 for one node."""
         merged: Tensor | None = None
@@ -167,16 +201,17 @@ class Student(nn.Module):
             x = nodes[path.source]
             assert x is not None, "a pruned graph has no path from a node that is gone"
             if path.is_universal:
-                y = self.universal[str(node)](x)
+                y = run(self.universal[str(node)], x)
             else:
                 stride = stride_between(self.strides, path.source, node)
                 if (path.source, stride) not in pooled:
-                    pooled[path.source, stride] = pool(x, stride)
+                    pooled[path.source, stride] = run(pool, x, stride)
                 y = self.proxy(path)(pooled[path.source, stride])
-            term = alpha[index].to(y.dtype) * y
+            # alone its alpha is 1, and what it gives may be another task's, too
+            term = y if len(paths) == 1 else alpha[index].to(y.dtype) * y
             merged = term if merged is None else merged + term
         assert merged is not None
-        return self.activation(merged)
+        return run(self.activation, merged)
 
     def proxy(self, path: Path) -> nn.Module:
         """The module of a path that is not universal."""

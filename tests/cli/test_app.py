@@ -16,7 +16,8 @@ HEAVY = (
     "torch", "torchvision", "numpy", "PIL", "safetensors", "fvcore", "tensorboard", "matplotlib", "onnx", "onnxruntime"
 )  # fmt: skip
 COMMANDS = (
-    "teach", "tailor", "prune", "finetune", "inspect", "evaluate", "predict", "fit", "benchmark", "export", "backbones"
+    "teach", "tailor", "prune", "finetune", "inspect", "evaluate", "predict", "fit", "benchmark", "export", "bundle",
+    "backbones",
 )  # fmt: skip
 
 
@@ -29,6 +30,7 @@ COMMANDS = (
         ("predict", "--help"),
         ("benchmark", "--help"),
         ("export", "--help"),
+        ("bundle", "--help"),
         ("inspect", "MODEL"),
         ("inspect", "MODEL", "--json"),
         ("inspect", "MODEL", "--svg", "NEW.svg"),
@@ -109,6 +111,7 @@ def test_unknown_command() -> None:
         ("predict", "--fromat", "--format"),
         ("benchmark", "--max-latncy", "--max-latency"),
         ("export", "--fromat", "--format"),
+        ("bundle", "--outptu", "--output"),
     ],
 )
 def test_unknown_flag_has_a_suggestion(name: str, flag: str, meant: str) -> None:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from nettailor_cli.core import delta
 from nettailor_cli.core.deploy.latency_table import LatencyTable
 from nettailor_cli.core.deploy.timing import Stopwatch
 from nettailor_cli.core.training.precision import Machine
 from tests.cli.helpers import SIZE, Workshop, ok, refuses, untouched
 
-TIMES = {"backbone": (8000.0, 9000.0, 10_000.0), "teacher": (8100.0, 9000.0, 9900.0), "model": (4000.0, 3000.0, 5000.0)}
+TIMES = {
+    "backbone": (8000.0, 9000.0, 10_000.0),
+    "teacher": (8100.0, 9000.0, 9900.0),
+    "student": (9000.0, 9000.0, 9000.0),
+    "model": (4000.0, 3000.0, 5000.0),
+    "folded backbone": (7000.0, 7000.0, 7000.0),
+    "folded model": (2000.0, 3000.0, 4000.0),
+    "model.onnx": (1000.0, 1000.0, 1000.0),
+    "other.pt2": (1500.0, 1500.0, 1500.0),
+}
 """Microseconds at batch 1 in three rounds; a call of N images takes N times as long."""
 
 
@@ -38,8 +49,13 @@ class Watch:
         if "model" not in calls:
             return {name: [number + 0.5, number + 1.0, number + 1.5] for number, name in enumerate(calls, start=1)}
         batch = len(outputs[0].logits)
-        self.shapes += [tuple(output.logits.shape) for output in outputs]
+        self.shapes += [tuple(_logits(output).shape) for output in outputs]
         return {name: [batch * time for time in TIMES[name]] for name in calls}
+
+
+def _logits(output: Any) -> Any:
+    """Of a student or teacher, a folded network, or an exported file."""
+    return output[1] if isinstance(output, tuple) else getattr(output, "logits", output)
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +65,17 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     return fake
 
 
-def test_json_has_backbone_teacher_and_model_at_both_batches(shop: Workshop, watch: Watch) -> None:
+def test_json_has_all_that_there_is_at_both_batches(shop: Workshop, watch: Watch) -> None:
     model = shop.run / "model.safetensors"
     document = ok("benchmark", model, "--device", "cpu", "--json").document
     assert (document["file"], document["size"]) == (str(model), SIZE)
     assert document["machine"]["device"] == "cpu" and document["machine"]["precision"] == "fp32"
-    assert [row["name"] for row in document["rows"]] == ["backbone", "teacher", "model"]
+    names = ["backbone", "teacher", "student", "model", "folded backbone", "folded model"]
+    assert [row["name"] for row in document["rows"]] == names
     totals = ok("inspect", model, "--json").document
-    backbone, teacher, own = document["rows"]
+    backbone, teacher, student, own, folded_backbone, folded = document["rows"]
+    assert own["macs"] == folded["macs"] < folded_backbone["macs"] == backbone["macs"] < student["macs"]
+    assert folded["parameters"] < own["parameters"]
     assert [own[key] for key in ("parameters", "macs")] == [totals["totals"][key] for key in ("parameters", "macs")]
     for row in (backbone, teacher):
         assert [row[key] for key in ("parameters", "macs")] == [
@@ -70,7 +89,7 @@ def test_json_has_backbone_teacher_and_model_at_both_batches(shop: Workshop, wat
         assert measured["speed"] == {"median": pytest.approx(2), "quartiles": [pytest.approx(2), pytest.approx(2.5)]}
         assert measured["rounds"] == 3
     assert backbone["batches"]["1"]["speed"]["median"] == 1
-    assert watch.shapes == [(1, 3)] * 3 + [(32, 3)] * 3
+    assert watch.shapes == [(1, 3)] * 6 + [(32, 3)] * 6
 
 
 def test_for_people(shop: Workshop) -> None:
@@ -117,9 +136,42 @@ def test_the_teacher_is_the_one_beside_the_model_or_the_one_that_was_named(shop:
     def names(*args: object) -> list[str]:
         return [row["name"] for row in ok("benchmark", *args, "--json").document["rows"]]
 
-    assert names(alone) == ["backbone", "model"]
-    assert names(alone, "--teacher", shop.run / "teacher.safetensors") == ["backbone", "teacher", "model"]
-    assert names(shop.run / "teacher.safetensors") == ["backbone", "model"]  # the teacher itself is the model there
+    folded = ["folded backbone", "folded model"]
+    assert names(alone) == ["backbone", "model", *folded]
+    assert names(alone, "--teacher", shop.run / "teacher.safetensors") == ["backbone", "teacher", "model", *folded]
+    assert names(shop.run / "teacher.safetensors") == ["backbone", "model", *folded]  # the teacher is the model there
+    assert names(shop.run / "student.safetensors") == ["backbone", "teacher", "model", *folded]
+
+
+def test_a_student_of_another_task_is_left_out(shop: Workshop, tmp_path: Path) -> None:
+    alone = tmp_path / "model.safetensors"
+    alone.hardlink_to(shop.run / "model.safetensors")
+    document, tensors = delta.read(shop.run / "student.safetensors")
+    delta.write(tmp_path / "student.safetensors", replace(document, classes=("a", "b", "d")), tensors)
+    result = ok("benchmark", alone, "--json")
+    assert "student" not in [row["name"] for row in result.document["rows"]]
+    assert "student.safetensors is left out" in result.err
+
+
+def test_exports_are_those_beside_the_model_or_named(shop: Workshop, tmp_path: Path, watch: Watch) -> None:
+    pytest.importorskip("onnxruntime")
+    alone, other = tmp_path / "model.safetensors", tmp_path / "elsewhere" / "other.pt2"
+    alone.hardlink_to(shop.run / "model.safetensors")
+    ok("export", alone, "--format", "onnx", "-o", tmp_path / "model.onnx")
+    ok("export", alone, "--format", "pt2", "-o", other)
+
+    def last(*args: object) -> str:
+        return str(ok("benchmark", alone, "--device", "cpu", *args, "--json").document["rows"][-1]["name"])
+
+    assert last() == "model.onnx"
+    assert last("--exported", other) == "other.pt2"
+    assert set(watch.shapes) == {(1, 3), (32, 3)}
+    refuses("benchmark", alone, "--exported", tmp_path / "no.onnx", says=["there is no file", "no.onnx"])
+    refuses("benchmark", alone, "--exported", alone, says=["not a standalone network"])
+    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    refuses("benchmark", alone, "--exported", tmp_path / "bad.onnx", says=["bad.onnx can't be run"])
+    (tmp_path / "bad.exe").write_bytes(b"nothing")
+    refuses("benchmark", alone, "--exported", tmp_path / "bad.exe", says=["ends in .onnx, .pt2, .safetensors"])
 
 
 def test_a_teacher_that_does_not_fit_is_left_out_unless_it_was_named(shop: Workshop, tmp_path: Path) -> None:
@@ -127,7 +179,7 @@ def test_a_teacher_that_does_not_fit_is_left_out_unless_it_was_named(shop: Works
     alone.hardlink_to(shop.run / "model.safetensors")
     (tmp_path / "teacher.safetensors").hardlink_to(shop.run / "student.safetensors")
     result = ok("benchmark", alone, "--json")
-    assert [row["name"] for row in result.document["rows"]] == ["backbone", "model"]
+    assert "teacher" not in [row["name"] for row in result.document["rows"]]
     assert "the teacher beside the model is left out" in result.err and "not a teacher but a student" in result.err
     refuses("benchmark", alone, "--teacher", tmp_path / "teacher.safetensors", says=["not a teacher but a student"])
 
@@ -143,7 +195,7 @@ class TestGates:
         args = ("benchmark", shop.run / "model.safetensors", "--json")
         says = ["4.00 ms at batch 1 (44.4 % of the backbone's) are above --max-latency 3.9ms"]
         result = refuses(*args, "--max-latency", "3.9ms", code=3, says=says)
-        assert result.document["rows"][-1]["batches"]["1"]["latency_us"]["median"] == 4000
+        assert {row["name"]: row for row in result.document["rows"]}["model"]["batches"]["1"]["rounds"] == 3
         says = ["250.0 images/s at batch 32 are below --min-throughput 251"]
         refuses(*args, "--min-throughput", "251", code=3, says=says)
         refuses(

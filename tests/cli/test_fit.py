@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nettailor_cli.core import delta
 from nettailor_cli.core.delta import read_document
-from tests.cli.helpers import BASE, SIZE, Workshop, ok, refuses
+from tests.cli.helpers import BASE, SIZE, Workshop, ok, refuses, untouched
 
 CONFIG = """
 batch_size = 8
@@ -90,12 +93,12 @@ def test_resume_repeats_no_finished_candidate_and_ends_in_the_same_bytes(run: Pa
 def test_the_sweep_tries_every_number_of_blocks_as_prune_would(run: Path, config: Path) -> None:
     options = ("--tolerance", 100, "--search", "sweep", "--ranking", "alpha", "--json")
     rows = ok("fit", "--run", run, *MACHINE, "--config", config, *options).document["candidates"]
-    assert [row["name"] for row in rows] == [f"sweep-{k:02d}" for k in range(1, len(rows) + 1)]
-    for k, row in enumerate(rows, start=1):
+    assert [row["name"] for row in rows] == [f"sweep-{k:02d}" for k in range(len(rows))]
+    for k, row in enumerate(rows):
         ok("prune", run / "student.safetensors", "--remove", k, "-o", run / f"p{k}.safetensors")
         graph = read_document(run / f"p{k}.safetensors").graph
         assert row["macs"] == graph.cost.macs and row["blocks"] == [path.sink for path in graph.universal]
-    refuses("prune", run / "student.safetensors", "--remove", len(rows) + 1, "-o", run / "more.safetensors")
+    refuses("prune", run / "student.safetensors", "--remove", len(rows), "-o", run / "more.safetensors")
 
 
 def test_a_budget_that_can_be_met(run: Path, config: Path) -> None:
@@ -172,11 +175,11 @@ def test_too_few_val_pictures_for_the_tolerance_mean_cross_validation(run: Path,
     assert ok("fit", *options, "--tolerance", 90, "--json").document["folds"] == 1
     (run / "model.safetensors").unlink()
     result = ok("fit", *options, "--tolerance", 20, "--max-macs", "200%", "--resume", "--json")
-    assert result.document["folds"] == 3 and "cross-validation with 3 folds" in result.err
+    assert result.document["folds"] == 3 and "cross-validation with up to 3 folds" in result.err
 
 
 def test_more_folds_than_there_are(run: Path) -> None:
-    refuses("fit", "--run", run, "--folds", 6, says=["--folds 6", "there are 5 parts"])
+    refuses("fit", "--run", run, "--folds", 6, says=["--folds 6", "5 parts"])
     assert not (run / "search").exists()
 
 
@@ -187,3 +190,80 @@ def test_a_latency_budget_needs_a_student_tailored_for_latency(shop: Workshop, r
     model = read_document(run / "model.safetensors").graph
     assert document["met"] and model.cost.latency is not None and model.backbone.latency is not None
     assert model.cost.latency <= 0.99 * model.backbone.latency
+
+
+@pytest.mark.parametrize("search", [(), ("--search", "sweep", "--ranking", "alpha")], ids=["gradual", "sweep"])
+def test_no_candidate_lacks_the_shared_prefix(run: Path, config: Path, search: tuple[str, ...]) -> None:
+    ok("tailor", "--run", run, *MACHINE, "--config", config, "--force", "--shared-prefix", "2")
+    args = ("--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--folds", 1, "--baselines", *search)
+    rows = ok("fit", *args, "--json").document["candidates"]
+    searched = [row for row in rows if row["name"].split("-")[0] not in ("reference", "classifier", "cut")]
+    assert all(row["blocks"][:2] == [1, 2] for row in searched)
+    assert min(len(row["blocks"]) for row in searched) == 2, "all the others were tried"
+    for file in (run / "search").glob("*.safetensors"):
+        assert [len(read_document(file).graph.into(node)) for node in (1, 2)] == [1, 1]
+
+
+def test_resume_remembers_what_was_typed_and_refuses_another_search(run: Path, config: Path) -> None:
+    ok("fit", "--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--ranking", "alpha", "--folds", 1)
+    model = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").unlink()
+    refuses("fit", "--run", run, "--resume", "--ranking", "loss", says=["started with --ranking alpha"])
+    ok("fit", "--run", run, "--resume")
+    assert (run / "model.safetensors").read_bytes() == model
+    assert tomllib.loads((run / "run.toml").read_text())["finetune"]["epochs"] == 2  # not a candidate's
+
+
+def test_options_that_the_runs_student_does_not_have_are_refused(shop: Workshop, run: Path) -> None:
+    for options, says in (
+        (("--skips", "dense"), "another --skips"),
+        (("--size", "48"), "another --size"),
+        (("--backbone", "resnet34"), "another backbone"),
+        (("--bn-stats", "adapt"), "another --bn-stats"),
+    ):
+        refuses("fit", "--run", run, *options, says=[says, "--force"])
+    assert not (run / "search").exists()
+
+
+def test_another_teacher_or_none(shop: Workshop, run: Path, tmp_path: Path) -> None:
+    ok("teach", *shop.start(run), *BASE, "--epochs", "2", "--force")
+    refuses("fit", "--run", run, says=["another teacher"])
+    alone = tmp_path / "alone"
+    ok("tailor", *shop.start(alone), *BASE, "--epochs", "1", "--no-teacher")
+    refuses("fit", "--run", alone, says=["without a teacher"])
+
+
+def test_candidates_of_another_student_are_not_taken(run: Path, config: Path) -> None:
+    options = ("--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--folds", 1)
+    ok("fit", *options)
+    ok("tailor", "--run", run, *BASE, "--epochs", "2", "--force")
+    refuses("fit", *options, "--resume", says=["another student's", "--force"])
+
+
+def test_force_starts_from_nothing_but_refuses_first(run: Path, config: Path, tmp_path: Path) -> None:
+    options = ("--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--folds", 1)
+    ok("fit", *options)
+    with untouched(run):
+        refuses("fit", *options, "--force", "--data", tmp_path / "nowhere", says=["nowhere"])
+    before = (run / "model.safetensors").read_bytes()
+    ok("fit", *options, "--force")
+    assert (run / "model.safetensors").exists() and before
+
+
+def test_resume_leaves_a_model_alone_that_fit_did_not_write(shop: Workshop, tmp_path: Path) -> None:
+    run = shop.copy_run(tmp_path / "run")
+    refuses("fit", "--run", run, "--resume", says=["model.safetensors is there already"])
+
+
+def test_a_sweep_within_no_tolerance_exits_3_with_the_most_accurate(run: Path, config: Path) -> None:
+    """The teacher of one epoch is beaten by nobody who has to be better by nothing and is told that it is perfect."""
+    document = read_document(run / "student.safetensors")
+    for name in ("student", "teacher"):
+        file = run / f"{name}.safetensors"
+        own, tensors = delta.read(file)
+        metrics = {**own.metrics, "teacher": {**document.metrics["teacher"], "accuracy": 100.0}}
+        file.unlink()
+        delta.write(file, replace(own, metrics=metrics), tensors)
+    options = ("--run", run, *MACHINE, "--config", config, "--tolerance", 0, "--folds", 1)
+    refuses("fit", *options, code=3, says=["is the most accurate"])
+    assert read_document(run / "model.safetensors").settings["fit"]["met"] is False

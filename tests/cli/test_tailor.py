@@ -274,3 +274,46 @@ def test_another_runs_toml_brings_its_size_along(shop: Workshop, run: Path, tmp_
     args = ("--backbone", "resnet18", "--weights", shop.weights, "--data", shop.data, "--run", tmp_path / "other")
     ok("teach", *args, "--config", config, "--epochs", "1")
     assert read_document(tmp_path / "other" / "teacher.safetensors").preprocessing.size == 40
+
+
+class TestSharedPrefix:
+    @pytest.fixture
+    def student(self, run: Path) -> Path:
+        ok("tailor", "--run", run, *ONE, "--force", "--shared-prefix", "2")
+        return run / "student.safetensors"
+
+    def test_stays_through_every_stage(self, student: Path) -> None:
+        run = student.parent
+        ok("prune", student, "--remove", "6", "--force")
+        ok("finetune", run / "pruned.safetensors", *ONE, "--force")
+        for name in ("student", "pruned", "model"):
+            document = read_document(run / f"{name}.safetensors")
+            assert document.shared_prefix == document.student["shared_prefix"] == 2
+            for node in (1, 2):
+                (alone,) = document.graph.into(node)
+                assert alone.is_universal and alone.alpha == 1.0
+        assert document.graph.blocks_kept == (1, 2)
+        assert "blocks 1 to 2 alone" in ok("inspect", run / "model.safetensors").out
+        refuses("prune", student, "--remove", "7", "--force", says=["beside the 2 of its shared prefix"])
+
+    def test_is_shared_by_tasks_of_a_bundle(self, shop: Workshop, student: Path, tmp_path: Path) -> None:
+        """The stem, blocks 1 and 2, and block 3, where the first proxies join."""
+        models = (f"a={student}", f"b={student}")
+        macs = ok("bundle", *models, "-o", tmp_path / "shared", "--json").document["macs"]
+        graph = read_document(student).graph
+        shared = graph.stem.macs + sum(cost.macs for cost in graph.blocks[:3])
+        assert macs["one_by_one"] - macs["together"] == shared
+        models = (f"a={shop.run / 'student.safetensors'}", f"b={student}")
+        macs = ok("bundle", *models, "-o", tmp_path / "one", "--json").document["macs"]
+        assert macs["one_by_one"] - macs["together"] == graph.stem.macs + graph.blocks[0].macs
+
+    def test_wrong_use(self, shop: Workshop, tmp_path: Path) -> None:
+        args = (*student_options(shop, tmp_path / "run"), "--no-teacher")
+        refuses(*args, "--shared-prefix", "9", says=["--shared-prefix 9", "has 8 blocks"])
+        result = ok(*args, "--shared-prefix", "1", "--bn-stats", "adapt")
+        assert "nothing can be shared" in result.err
+
+
+def test_no_shared_prefix_is_the_default(shop: Workshop) -> None:
+    document = read_document(shop.run / "student.safetensors")
+    assert document.shared_prefix == 0 and len(document.graph.proxies) == 21

@@ -65,6 +65,28 @@ def test_the_students_own_tensors_have_as_many_parameters(
     assert by_proxy == {p.name: p.cost.parameters for p in graph.proxies}
 
 
+@pytest.mark.parametrize("skips", [1, 3, None])
+@pytest.mark.parametrize("shared_prefix", [1, 2, 8])
+def test_a_shared_prefix_has_no_proxies_into_its_nodes_and_changes_nothing_else(
+    skips: int | None, shared_prefix: int
+) -> None:
+    backbone = at_size("resnet18", 64)
+    usual = student_graph(backbone, 5, skips=skips)
+    graph = student_graph(backbone, 5, skips=skips, shared_prefix=shared_prefix)
+    for node in range(1, 9):
+        if node <= shared_prefix:
+            (alone,) = graph.into(node)
+            assert alone.is_universal and alone.alpha == 1.0 and alone.cost == usual.into(node)[0].cost
+        else:
+            assert graph.into(node) == usual.into(node)
+    assert student_graph(backbone, 5, skips=skips, shared_prefix=0) == usual
+
+
+def test_a_shared_prefix_is_no_longer_than_the_backbone() -> None:
+    with pytest.raises(UsageError, match=r"--shared-prefix 9: resnet18\.random has 8 blocks"):
+        student_graph(at_size("resnet18", 64), 5, skips=1, shared_prefix=9)
+
+
 def test_a_fresh_graph_has_the_attention_that_a_fresh_student_starts_with() -> None:
     backbone = at_size("resnet18", 64)
     graph = student_graph(backbone, 5, skips=3)

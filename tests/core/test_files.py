@@ -3,12 +3,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nettailor_cli.core.errors import RunFailed, UsageError
-from nettailor_cli.core.files import write_atomically, write_text
+from nettailor_cli.core.files import write_atomically, write_folder, write_text
 
 
 def names_in(folder: Path) -> list[str]:
@@ -120,3 +121,86 @@ def test_a_new_file_has_ordinary_permissions(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+class TestWriteFolder:
+    def fill(self, text: str) -> Callable[[Path], None]:
+        def write(folder: Path) -> None:
+            (folder / "one").write_text(text)
+            (folder / "two").write_text(text)
+
+        return write
+
+    def test_a_folder_is_there_whole_or_not_at_all(self, tmp_path: Path) -> None:
+        target, seen = tmp_path / "a" / "b", []
+
+        def write(folder: Path) -> None:
+            self.fill("new")(folder)
+            seen.append((target.exists(), names_in(folder)))
+
+        write_folder(target, write)
+        assert seen == [(False, ["one", "two"])]
+        assert names_in(target) == ["one", "two"] and names_in(tmp_path / "a") == ["b"]
+
+    def test_an_old_one_is_replaced_whole(self, tmp_path: Path) -> None:
+        target = tmp_path / "folder"
+        write_folder(target, self.fill("old"))
+        (target / "more").touch()
+        write_folder(target, self.fill("new"))
+        assert names_in(target) == ["one", "two"] and (target / "one").read_text() == "new"
+        assert names_in(tmp_path) == ["folder"]
+
+    @pytest.mark.parametrize(
+        ("error", "raised"),
+        [
+            (OSError(errno.ENOSPC, "No space left on device"), RunFailed),
+            (PermissionError(errno.EACCES, "Permission denied"), UsageError),
+            (KeyboardInterrupt(), KeyboardInterrupt),
+            (RunFailed("it differs"), RunFailed),
+        ],
+        ids=str,
+    )
+    def test_what_fails_leaves_the_old_one_whole_and_nothing_beside_it(
+        self, tmp_path: Path, error: BaseException, raised: type[BaseException]
+    ) -> None:
+        target = tmp_path / "folder"
+        write_folder(target, self.fill("old"))
+
+        def write(folder: Path) -> None:
+            (folder / "one").write_text("half")
+            raise error
+
+        with pytest.raises(raised):
+            write_folder(target, write)
+        assert names_in(tmp_path) == ["folder"] and (target / "two").read_text() == "old"
+
+    @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()], ids=str)
+    def test_a_rename_that_fails_brings_the_old_one_back(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    ) -> None:
+        target = tmp_path / "folder"
+        write_folder(target, self.fill("old"))
+        real = Path.rename
+
+        def rename(path: Path, to: Path) -> Path:
+            if path.name == "new":
+                raise error
+            return real(path, to)
+
+        monkeypatch.setattr(Path, "rename", rename)
+        with pytest.raises(RunFailed if isinstance(error, OSError) else KeyboardInterrupt):
+            write_folder(target, self.fill("new"))
+        assert names_in(tmp_path) == ["folder"] and (target / "one").read_text() == "old"
+
+    def test_its_permissions_are_ordinary(self, tmp_path: Path) -> None:
+        before = os.umask(0o027)
+        try:
+            write_folder(tmp_path / "folder", self.fill("new"))
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
+
+    def test_under_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(UsageError, match="can't write"):
+            write_folder(tmp_path / "file" / "folder", self.fill("new"))

@@ -7,7 +7,14 @@ import pytest
 
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph, Path, untouched
-from nettailor_cli.core.pruning import drop_dead, drop_weak_proxies, prune, prune_to, remove_blocks
+from nettailor_cli.core.pruning import (
+    drop_dead,
+    drop_weak_proxies,
+    is_whole,
+    prune,
+    prune_to,
+    remove_blocks,
+)
 from tests.core.plain import Triple, free_graph, triple_of, triples
 
 Logits = dict[Triple, float]
@@ -239,3 +246,68 @@ def test_a_share_of_macs_is_met_with_the_fewest_removals_or_else_by_the_leanest(
         assert pruned.removed == fitting[0]
     else:
         assert spent[pruned.removed] == min(spent)
+
+
+class TestSharedPrefix:
+    """Blocks 1..N stand alone in their nodes, as tailor --shared-prefix makes them."""
+
+    def case(self, seed: int) -> tuple[Graph, Logits, int, random.Random]:
+        rng = random.Random(seed)
+        blocks = rng.randint(1, 8)
+        prefix = rng.randint(1, blocks)
+        paths = [p for p in triples(blocks, rng.choice([1, 2, 3, None])) if p[2] == "u" or p[1] > prefix]
+        logits = {path: rng.gauss(0.0, rng.choice([0.5, 3.0])) for path in paths}
+        return graph_of(blocks, logits, rng), logits, prefix, rng
+
+    @pytest.mark.parametrize("seed", range(200))
+    def test_stays_whatever_is_removed(self, seed: int) -> None:
+        graph, logits, prefix, rng = self.case(seed)
+        chain = {(n - 1, n, "u") for n in range(1, prefix + 1)}
+        removed = rng.randint(0, graph.last - prefix)
+        threshold = rng.choice([0.0, 0.1, 0.6, 1.0])
+        pruned = prune(graph, removed, threshold, prefix).graph
+        pruned.check()
+        assert kept(pruned) >= chain and is_whole(pruned, prefix)
+        assert same(pruned, drop_dead(pruned)), "the prefix is in use: it is on a way to the output"
+        # what goes by rank are the weakest of the others
+        alphas = {p.sink: p.alpha for p in graph.universal if p.sink > prefix}
+        gone = sorted(alphas, key=lambda block: alphas[block])[:removed]
+        assert not {*gone} & {*pruned.blocks_kept}
+        # where the usual rules leave the prefix in use they are all there is
+        others = {p: a for p, a in logits.items() if p not in {(n - 1, n, "u") for n in gone}}
+        usual = reference_prune(others, graph.last, 0, threshold)
+        assert usual is not None and kept(pruned) >= usual
+        if chain <= usual:
+            assert kept(pruned) == usual
+        # and again, on what is left
+        for more in range(len(pruned.blocks_kept) - prefix + 1):
+            try:
+                again = prune(pruned, more, threshold, prefix).graph
+            except UsageError as error:
+                assert "cut the output off" in error.message
+            else:
+                assert kept(again) >= chain
+
+    def test_is_not_there_to_be_removed(self) -> None:
+        graph = graph_of(4, dict.fromkeys(triples(4, 1)[:1] + triples(4, 1)[2:], 0.0), random.Random(0))
+        with pytest.raises(UsageError, match="has 3 universal blocks beside the 1 of its shared prefix") as caught:
+            prune(graph, 4, 0.0, 1)
+        assert caught.value.hint == "choose 0 to 3"
+        assert prune(graph, 3, 0.0, 1).graph.blocks_kept == (1,)
+        assert prune_to(graph, 1e-9, 0.0, 1).graph.blocks_kept == (1,)
+
+    def test_something_goes_on_reading_it(self) -> None:
+        """By hand: node 3 has a strong proxy from the stem and a weak one from node 2, which lives on node 1 alone."""
+        free = free_graph(3, [(0, 1, "u"), (1, 2, "p"), (2, 3, "p"), (0, 3, "p")])
+        graph = free.with_alphas([1.0, 1.0, 0.04, 0.96])
+        assert kept(drop_weak_proxies(graph, 0.05)) == {(0, 3, "p")}
+        assert kept(drop_weak_proxies(graph, 0.05, 1)) == kept(graph)
+        assert kept(drop_weak_proxies(graph, 0.05, 0)) == {(0, 3, "p")}
+
+    def test_of_several_ways_out_the_strongest_stays(self) -> None:
+        free = free_graph(3, [(0, 1, "u"), (1, 2, "p"), (0, 2, "p"), (2, 3, "p"), (1, 3, "p"), (0, 3, "p")])
+        graph = free.with_alphas([1.0, 0.02, 0.98, 0.9, 0.03, 0.07])
+        # into node 2 from 1: 0.02; into node 3 from 1: 0.03
+        assert kept(drop_weak_proxies(graph, 0.05)) == {(0, 2, "p"), (2, 3, "p"), (0, 3, "p")}
+        wanted = {(0, 1, "u"), (0, 2, "p"), (2, 3, "p"), (1, 3, "p"), (0, 3, "p")}
+        assert kept(drop_weak_proxies(graph, 0.05, 1)) == wanted

@@ -33,6 +33,9 @@ def folder(shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     (tmp_path / "home" / ".nettailor").symlink_to(shop.home)
     (tmp_path / "model.safetensors").symlink_to(shop.run / "teacher.safetensors")
     (tmp_path / "flowers").symlink_to(shop.data)
+    monkeypatch.setenv("NETTAILOR_HOME", str(shop.home))
+    tasks = (f"flowers={shop.run / 'student.safetensors'}", f"signs={shop.run / 'model.safetensors'}")
+    ok("bundle", *tasks, "-o", tmp_path / "bundle")
     (tmp_path / "photos").mkdir()
     for place, name in enumerate(CLASSES):
         picture = (shop.data / "test" / name / "00.png").read_bytes()
@@ -46,7 +49,7 @@ def folder(shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def test_the_page_runs_and_agrees_with_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     snippets = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(snippets) == 5
+    assert len(snippets) == 7
     names: dict[str, Any] = {}
     printed = []
     for snippet in snippets:
@@ -71,7 +74,20 @@ def test_the_page_runs_and_agrees_with_the_command_line(folder: Path, capsys: py
     document = ok("evaluate", "model.safetensors", "--data", "flowers", "--json").document
     assert names["counts"].tolist() == document["confusion"]
     assert f"{document['accuracy']:.2f} % of {TEST_IMAGES} images on test" in printed[3]
-    assert "there is no file none.safetensors" in printed[4]
+    assert "there is no file none.safetensors" in printed[6]
+
+    # several tasks
+    told = nettailor("predict", "--bundle", "bundle", "photos", "--top-k", "1", "--format", "jsonl")
+    tasks = [json.loads(line) for line in told.out.splitlines()]
+    assert printed[5].splitlines() == [
+        f"{row['image']} {row['task']} {tuple(tuple(c.values()) for c in row['classes'])} {row.get('error', '')}"
+        for row in tasks
+    ]
+    first = {row["task"]: row["classes"][0]["class"] for row in tasks if row["image"] == "photos/0.png"}
+    names_told, *lines = printed[4].splitlines()
+    assert names_told == "('flowers', 'signs')" and list(first) == ["flowers", "signs"]
+    for line, (task, name) in zip(lines, first.items(), strict=True):
+        assert line.startswith(f"{task} (({name!r}, ")
 
 
 def test_every_name_is_there_and_none_costs_anything_before_it_is_used() -> None:

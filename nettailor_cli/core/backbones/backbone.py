@@ -5,7 +5,8 @@ Legend: N images, H x W pixels, L blocks, nodes 0..L (node 0 is the stem's outpu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Collection, Mapping
 from typing import Self
 
 import torch
@@ -107,9 +108,28 @@ class Backbone(nn.Module):
         self._torchvision_key = {key: self._torchvision_key[key] for key in self.state_dict()}
         return self
 
+    def only(self, blocks: Collection[int]) -> Self:
+        """Without the weights of all blocks but those numbered in `blocks` (1..L): the others can't run any more."""
+        self.blocks = nn.ModuleList(
+            block if number in blocks else _Absent() for number, block in enumerate(self.blocks, start=1)
+        )
+        self._torchvision_key = {key: self._torchvision_key[key] for key in self.state_dict()}
+        return self
+
+    def with_own_statistics(self) -> Self:
+        """A second view of this backbone: the very same parameters, and a copy of the batch-norm statistics."""
+        return copy.deepcopy(self, {id(parameter): parameter for parameter in self.parameters()})
+
     def freeze(self) -> Self:
         """No parameter asks for a gradient from here on."""
         return self.requires_grad_(False)
+
+
+class _Absent(nn.Module):
+    """Stands where a block is that was left out, so that the others keep their numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("this block of the backbone was left out")
 
 
 def build(arch: str) -> Backbone:
@@ -133,15 +153,19 @@ def from_state(
     *,
     source: str = "this set of weights",
     last: int | None = None,
+    blocks: Collection[int] | None = None,
 ) -> Backbone:
     """The backbone ARCH.TAG with these torchvision-keyed weights, fp32, on the CPU. Raises what `load` does.
 
-    `last`: the weights are those of a backbone that was cut after this block, see `Backbone.cut`.
+    `last`: the weights are those of a backbone that was cut after this block, see `Backbone.cut`. `blocks`: there are
+    weights for these blocks alone, see `Backbone.only`.
     """
     # On the meta device nothing is initialised: load is about to overwrite every value.
     backbone = Backbone(name, resnet.make_network(parse_name(name).arch, "meta"), preprocessing)
     if last is not None and last < len(backbone.blocks):
         backbone.cut(last)
+    if blocks is not None:
+        backbone.only(blocks)
     backbone.to_empty(device="cpu")
     backbone.load(state, source=source)
     return backbone

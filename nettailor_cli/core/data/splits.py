@@ -6,7 +6,8 @@ So adding or removing a file moves no other. The key is the picture's name or, w
 finds in it: everything of one group (a track, a patient) is on one side. Two rules come on top, and only they can make
 one file's side depend on others; they too move whole groups:
   1. a class that would be in val with all it has keeps its group of the largest hash in train;
-  2. if nothing at all is in val, the group of the smallest hash that no class loses its last picture by goes there.
+  2. if nothing at all is in val, the group of the smallest hash that no class loses its last picture by goes there
+     (in fold 0; another fold without pictures is an error).
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ def divide(
     for label in sorted(keys_of_class):
         if keys_of_class[label] <= in_val:  # rule 1
             in_val.remove(max(keys_of_class[label], key=lambda key: (position[key], key)))
+    if not in_val and fold:
+        raise DataError(f"fold {fold} is empty: no group of pictures falls into it", "more groups, or another --fold")
     if not in_val:  # rule 2
         movable = (key for key in ascending if all(len(keys_of_class[label]) > 1 for label in classes_of_key[key]))
         in_val.update(key for key in [next(movable, None)] if key is not None)

@@ -1,36 +1,50 @@
-"""What a model takes beside its backbone and its teacher, all measured in turn in one run."""
+"""What a model takes beside its backbone, teacher and student, folded and exported, all measured in turn in one run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import build_random
 from nettailor_cli.core.backbones.catalog import parse_name
+from nettailor_cli.core.deploy.export import runner_for
+from nettailor_cli.core.deploy.lowering import lower
+from nettailor_cli.core.deploy.plan import LOGITS
 from nettailor_cli.core.deploy.spread import Spread, warn_of_restlessness
+from nettailor_cli.core.deploy.standalone import StandaloneNetwork
 from nettailor_cli.core.deploy.timing import BATCHES, Stopwatch, on_machine, some_images
 from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.graph import Cost
-from nettailor_cli.core.models import Model, load_teacher
+from nettailor_cli.core.models import Model, load_model, load_teacher
+from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.precision import Machine
 
-BACKBONE, TEACHER, MODEL = "backbone", "teacher", "model"
+BACKBONE, TEACHER, STUDENT, MODEL = "backbone", "teacher", "student", "model"
+FOLDED = "folded "
+"""Before a name: the same network with its batch norms folded and its alphas absorbed, as `export` writes it."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Something that turns images (N, 3, H, W), on the machine, into predictions, and what it costs on paper."""
+    """Something that turns images (N, 3, H, W), on the machine, into predictions, and what it costs on paper.
+
+    `prepare` makes of the images what `run` takes, and is not timed.
+    """
 
     name: str
     cost: Cost
-    run: Callable[[Tensor], object]
+    run: Callable[[Any], object]
+    prepare: Callable[[Tensor], Any] = lambda images: images
 
 
 @dataclass(frozen=True)
@@ -73,18 +87,55 @@ class Row:
         }
 
 
-def contenders(model: Model, teacher: Teacher | None, machine: Machine) -> list[Contender]:
-    """The backbone with a classifier for the model's classes, the teacher if there is one, and the model as loaded.
+def contenders(
+    model: Model,
+    machine: Machine,
+    *,
+    teacher: Teacher | None = None,
+    student: Model | None = None,
+    exported: Sequence[Path] = (),
+) -> list[Contender]:
+    """The backbone with a classifier for the model's classes first, then what there is, and the model as loaded.
 
-    The backbone's weights are random, which doesn't matter to a clock.
+    Backbone and model come a second time, folded; `exported` files last. The backbone's weights are random, which
+    doesn't matter to a clock. Raises UsageError for an exported file whose kind is unknown or needs an extra, FileError
+    for one that is damaged.
     """
     document = model.document
     backbone = Teacher(build_random(parse_name(document.backbone).arch, 0), len(document.classes))
     whole = document.graph.backbone
+    folded = [_folded(BACKBONE, whole, backbone, document.preprocessing, machine)]
+    folded.append(_folded(MODEL, document.graph.cost, model.network, document.preprocessing, machine))
     found = [_contender(BACKBONE, whole, backbone, machine)]
     if teacher is not None:
         found.append(_contender(TEACHER, whole, teacher, machine))
-    return [*found, _contender(MODEL, document.graph.cost, model.network, machine)]
+    if student is not None:
+        found.append(_contender(STUDENT, student.document.graph.cost, student.network, machine))
+    found.append(_contender(MODEL, document.graph.cost, model.network, machine))
+    cost = folded[-1].cost
+    return [*found, *folded, *(Contender(path.name, cost, runner_for(path), _pictures) for path in exported)]
+
+
+def student_beside(model: Model, file: Path, home: Path, progress: Progress) -> Model | None:
+    """The unpruned student that the model in `file` was made of: the one beside it, if it fits."""
+    beside = file.parent / "student.safetensors"
+    if isinstance(model.network, Teacher) or model.document.stage == delta.STUDENT or not beside.exists():
+        return None
+    document = delta.read_document(beside)
+    own = model.document
+    if (document.fingerprint, document.classes, document.preprocessing) != (
+        own.fingerprint,
+        own.classes,
+        own.preprocessing,
+    ):
+        progress.warn(f"{beside} is left out: it is for another task or backbone")
+        return None
+    return load_model(beside, home=home, progress=progress)
+
+
+def exported_beside(file: Path) -> list[Path]:
+    """The exports of the model in `file`, as far as they lie beside it under its name."""
+    return [path for path in (file.with_suffix(suffix) for suffix in (".onnx", ".pt2")) if path.exists()]
 
 
 def teacher_of(model: Model, file: Path, named: Path | None, progress: Progress) -> Teacher | None:
@@ -135,5 +186,20 @@ def _contender(name: str, cost: Cost, network: Student | Teacher, machine: Machi
     return Contender(name, cost, on_machine(network, machine))
 
 
+def _folded(
+    name: str, cost: Cost, network: Student | Teacher, preprocessing: Preprocessing, machine: Machine
+) -> Contender:
+    plan, tensors = lower(network, torch.bfloat16 if machine.bf16 else torch.float32)
+    alone = on_machine(StandaloneNetwork(plan, tensors, preprocessing, LOGITS), machine)
+    count = sum(tensor.numel() for tensor in tensors.values())
+    return Contender(FOLDED + name, replace(cost, parameters=count), alone.logits_of)
+
+
+def _pictures(images: Tensor) -> np.ndarray[Any, Any]:
+    """(N, 3, S, S) in [0, 1] -> uint8 (N, S, S, 3), which is what exported files take."""
+    return (255 * images.float().cpu()).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
 def _on(contender: Contender, images: Tensor) -> Callable[[], object]:
-    return lambda: contender.run(images)
+    prepared = contender.prepare(images)
+    return lambda: contender.run(prepared)

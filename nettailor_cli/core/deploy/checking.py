@@ -49,6 +49,21 @@ class Difference:
         return max(self.probabilities, self.logits)
 
 
+class Sample:
+    """What several models are compared on: for each the same pictures, prepared as it needs them."""
+
+    def __init__(self, data: Path | None, progress: Progress) -> None:
+        self._data, self._progress = data, progress
+        self._squares: dict[int, Array] = {}
+        self.text = f"{PICTURES} drawn pictures" if data is None else f"up to {PICTURES} pictures of {data}"
+
+    def squares(self, preprocessing: Preprocessing) -> Array:
+        """See `pictures_for`."""
+        if preprocessing.resize not in self._squares:
+            self._squares[preprocessing.resize] = pictures_for(preprocessing, self._data, self._progress)[0]
+        return self._squares[preprocessing.resize]
+
+
 def pictures_for(preprocessing: Preprocessing, data: Path | None, progress: Progress) -> tuple[Array, str]:
     """Up to PICTURES squares, uint8 (N, resize, resize, 3), and what they are; drawn ones where there is no `data`.
 
@@ -90,16 +105,13 @@ def compare(model: Model, squares: Array, run: Runner, output: str) -> Differenc
     `output`: what the file gives, "probabilities" or "logits". Raises RunFailed when the model's logits are not finite.
     """
     preprocessing = model.document.preprocessing
-    mean, std = (torch.tensor(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
     start = (preprocessing.resize - preprocessing.size) // 2
     cropped = squares[:, start : start + preprocessing.size, start : start + preprocessing.size]
     expected, given, logits = [], [], []
     place = 0
     for count in itertools.cycle(_BATCHES):
         rows = slice(place, place + count)
-        unit = central_crop(torch.from_numpy(squares[rows]).permute(0, 3, 1, 2), preprocessing.size)
-        with torch.inference_mode():
-            expected.append(model.logits((unit - mean) / std).numpy())
+        expected.append(_logits(model, squares[rows]))
         theirs, raw = run(np.ascontiguousarray(cropped[rows]))
         given.append(theirs)
         logits.append(raw)
@@ -108,8 +120,27 @@ def compare(model: Model, squares: Array, run: Runner, output: str) -> Differenc
             break
     ours = np.concatenate(expected)
     if not np.isfinite(ours).all():
-        raise RunFailed("the model's own outputs are not finite", "nothing was exported")
+        raise RunFailed("the model's own outputs are not finite", "nothing was kept")
     return difference(ours, np.concatenate(given), np.concatenate(logits), output)
+
+
+def runner_of_model(model: Model) -> Runner:
+    """`model`, on the CPU in float32, as if it were an exported file that gives logits."""
+
+    def run(images: Array) -> tuple[Array, Array]:
+        logits = _logits(model, images)
+        return logits, logits
+
+    return run
+
+
+def _logits(model: Model, squares: Array) -> Array:
+    """Of the middle of `squares`, uint8 (N, S, S, 3), S at least the model's size."""
+    preprocessing = model.document.preprocessing
+    mean, std = (torch.tensor(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
+    unit = central_crop(torch.from_numpy(squares).permute(0, 3, 1, 2), preprocessing.size)
+    with torch.inference_mode():
+        return model.logits((unit - mean) / std).numpy()
 
 
 def difference(expected: Array, given: Array, logits: Array, output: str) -> Difference:

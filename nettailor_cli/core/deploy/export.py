@@ -16,8 +16,8 @@ from nettailor_cli.core.deploy.checking import LIMITS, Difference, compare, pict
 from nettailor_cli.core.deploy.lowering import lower
 from nettailor_cli.core.deploy.plan import LOGITS
 from nettailor_cli.core.deploy.safetensors_file import FORMAT
-from nettailor_cli.core.deploy.standalone import PROBABILITIES, HalfPrecision, StandaloneNetwork, runner_of
-from nettailor_cli.core.errors import RunFailed, UsageError, did_you_mean
+from nettailor_cli.core.deploy.standalone import PROBABILITIES, HalfPrecision, Runner, StandaloneNetwork, runner_of
+from nettailor_cli.core.errors import FileError, NettailorError, RunFailed, UsageError, did_you_mean
 from nettailor_cli.core.files import check_place, write_atomically
 from nettailor_cli.core.graph import Cost
 from nettailor_cli.core.models import Model
@@ -94,6 +94,25 @@ def export_model(
     write_atomically(output, write)
     size = output.stat().st_size
     return Export(output, form, precision, cost, size, document, _worst(found), pictures, module.RUNTIME, limit)
+
+
+def runner_for(path: Path) -> Runner:
+    """An exported file as a function of uint8 pictures (N, S, S, 3), on the CPU, by the ending of its name.
+
+    Raises UsageError for another ending, a missing file or a missing extra, FileError when it is damaged.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    form = path.suffix.removeprefix(".")
+    if form not in FORMATS:
+        raise UsageError(f"{path}: an exported file's name ends in .{', .'.join(FORMATS)}")
+    try:
+        run: Runner = _module(form).runner(path)
+    except NettailorError:
+        raise
+    except Exception as error:  # whatever onnx, onnxruntime and torch.export throw at a foreign file
+        raise FileError(f"{path} can't be run: {str(error).splitlines()[0] if str(error) else error!r}") from error
+    return run
 
 
 def _module(form: str) -> ModuleType:

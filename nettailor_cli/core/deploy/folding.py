@@ -14,12 +14,18 @@ from nettailor_cli.core.proxies import BasicProxy, BottleneckProxy
 from nettailor_cli.core.student import Student
 
 
-def fold(conv: nn.Module, bn: nn.Module, *, scale: float = 1.0, gain: float = 1.0) -> tuple[Tensor, Tensor]:
+def fold(conv: nn.Module, bn: nn.Module | None, *, scale: float = 1.0, gain: float = 1.0) -> tuple[Tensor, Tensor]:
     """`conv` and the batch norm behind it as one convolution's weight and bias, float64, on the CPU.
 
-    `scale` is what the stored input has to be multiplied by first, `gain` what the result is multiplied by.
+    `scale` is what the stored input has to be multiplied by first, `gain` what the result is multiplied by. Where `bn`
+    is None it was folded before, and `conv` has a bias.
     """
-    assert isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d)
+    assert isinstance(conv, nn.Conv2d)
+    if bn is None:
+        assert conv.bias is not None
+        w, b = (tensor.detach().cpu().double() for tensor in (conv.weight, conv.bias))
+        return w * (gain * scale), b * gain
+    assert isinstance(bn, nn.BatchNorm2d)
     assert conv.bias is None, "no ResNet has a bias before a batch norm"
     assert bn.running_mean is not None and bn.running_var is not None
     given = (conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var)
@@ -28,8 +34,10 @@ def fold(conv: nn.Module, bn: nn.Module, *, scale: float = 1.0, gain: float = 1.
     return w * (gain * scale * factor)[:, None, None, None], gain * (beta - mean * factor)
 
 
-def proxy_convolutions(proxy: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
-    """A proxy's convolutions with their batch norms, in order; between two of them lies a ReLU."""
+def proxy_convolutions(proxy: nn.Module) -> list[tuple[nn.Module, nn.Module | None]]:
+    """A proxy's convolutions with their batch norms (None: folded already), in order; between two lies a ReLU."""
+    if isinstance(proxy, nn.Sequential):
+        return [(layer, None) for layer in proxy if isinstance(layer, nn.Conv2d)]
     if isinstance(proxy, BasicProxy):
         return [(proxy.conv, proxy.bn)]
     assert isinstance(proxy, BottleneckProxy)

@@ -63,8 +63,11 @@ class StandaloneNetwork(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """The same pictures -> logits (N, K), whatever `output` is."""
-        x = images.permute(0, 3, 1, 2).to(self._outside) * self._scale + self._shift  # (N, 3, S, S)
-        values = {IMAGE: x.to(self.dtype)}
+        return self.logits_of(images.permute(0, 3, 1, 2).to(self._outside) * self._scale + self._shift)
+
+    def logits_of(self, normalised: Tensor) -> Tensor:
+        """Pictures (N, 3, S, S) with mean and std applied -> logits (N, K)."""
+        values = {IMAGE: normalised.to(self.dtype)}
         last_reader = self.plan.last_reader
         for index, step in enumerate(self.plan.steps):
             values[step.output] = self._run(step, [values[name] for name in step.inputs])

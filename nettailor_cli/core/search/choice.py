@@ -10,6 +10,12 @@ from typing import Any
 CANDIDATE, BASELINE = "candidate", "baseline"
 
 
+def standard_error(accuracy: float, images: int) -> float:
+    """In points: that of `accuracy` (percent) as a share of `images` independent pictures; NaN where there are none."""
+    share = accuracy / 100
+    return 100 * math.sqrt(share * (1 - share) / images) if images else math.nan
+
+
 @dataclass(frozen=True)
 class Row:
     """One network of the search.
@@ -34,9 +40,8 @@ class Row:
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy, in points: that of a share of `images` independent pictures."""
-        share = self.accuracy / 100
-        return 100 * math.sqrt(share * (1 - share) / self.images) if self.images else math.nan
+        """Of the accuracy, in points."""
+        return standard_error(self.accuracy, self.images)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "blocks": list(self.blocks), "standard_error": self.standard_error}
@@ -46,8 +51,9 @@ class Row:
 class Wanted:
     """What the network has to be: accurate to within the tolerance, or as accurate as a budget allows.
 
-    accuracy: the least that is within the tolerance, percent on val; None where only budgets were given. macs,
-    parameters, bytes, latency (microseconds): at most so much; None is any.
+    accuracy: the least that is within the tolerance, percent on val; None where only budgets were given. tolerance: how
+    far below the teacher's that is, in points. macs, parameters, bytes, latency (microseconds): at most so much; None
+    is any.
     """
 
     accuracy: float | None
@@ -55,6 +61,7 @@ class Wanted:
     parameters: float | None = None
     bytes: float | None = None
     latency: float | None = None
+    tolerance: float | None = None
 
     def affords(self, row: Row) -> bool:
         """Whether `row` is inside every budget."""
@@ -89,10 +96,13 @@ class Choice:
 def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
     """The leanest candidate within the tolerance and the budgets; without a tolerance, the most accurate inside them.
 
-    When no candidate is: the most accurate inside the budgets, or else the closest to them. `rows` holds at least one
-    candidate that was trained to its end.
+    When no candidate is: the most accurate inside the budgets, or else the closest to them. What was given up halfway
+    is chosen only where there is nothing else, and is never good enough. `rows` holds at least one candidate.
     """
     candidates = [row for row in rows if row.kind == CANDIDATE and not row.given_up]
+    if not candidates:
+        row = max((row for row in rows if row.kind == CANDIDATE), key=lambda row: (row.accuracy, -row.macs))
+        return Choice(row, False, f"every candidate was given up; {row.name} is the most accurate")
     affordable = [row for row in candidates if wanted.affords(row)]
     if not affordable:
         row = min(candidates, key=lambda row: (wanted.excess(row), row.macs))

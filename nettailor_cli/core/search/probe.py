@@ -18,10 +18,9 @@ from nettailor_cli.core.data import Batch, Batches
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.models import student_from
-from nettailor_cli.core.stages.carry_out import to_machine
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.task_tensors import Source, tensors_for
-from nettailor_cli.core.training.precision import Machine
+from nettailor_cli.core.training.precision import Machine, to_machine
 from nettailor_cli.core.training.statistics import re_estimate
 
 IMAGES = 512

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nettailor_cli.core.graph import Graph
-from nettailor_cli.core.pruning import remove_blocks
+from nettailor_cli.core.pruning import is_whole, remove_blocks
 
 RANKINGS = ("alpha", "alpha-cost", "loss", "loss-cost")
 
 
-def scores(graph: Graph, ranking: str, loss_of: Callable[[Graph], float]) -> dict[int, float]:
+def scores(graph: Graph, ranking: str, loss_of: Callable[[Graph], float], shared_prefix: int = 0) -> dict[int, float]:
     """Block -> score, for the universal blocks of `graph` that can go: without the others nothing reaches the output.
+
+    Blocks 1..`shared_prefix` can't, and none without which nothing would read them.
 
     `loss_of` gives the loss of a network with that graph; it is called for the rankings by loss only, once for each
     block and, for loss-cost, once more for `graph` itself. Raises ValueError for an unknown ranking.
@@ -28,7 +30,7 @@ def scores(graph: Graph, ranking: str, loss_of: Callable[[Graph], float]) -> dic
     found: dict[int, float] = {}
     for path in graph.universal:
         smaller = remove_blocks(graph, {path.sink})
-        if not smaller.into(graph.last):
+        if not is_whole(smaller, shared_prefix):
             continue
         score = loss_of(smaller) - now if ranking.startswith("loss") else path.alpha
         saved = graph.cost.macs - smaller.cost.macs

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.errors import FileError, Interrupted
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.search.probe import Probe
 from nettailor_cli.core.search.ranking import scores
@@ -21,6 +22,7 @@ from nettailor_cli.core.stages.carry_out import Part
 from nettailor_cli.core.stages.finetune import finetune
 from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.workbench import Workbench
+from nettailor_cli.core.task_tensors import Source
 from nettailor_cli.core.teacher import Teacher
 
 Delta = tuple[ModelDocument, dict[str, Tensor]]
@@ -33,6 +35,7 @@ class Fold:
 
     job: Job
     student: Delta
+    student_digest: str
     teacher: Teacher
     teacher_digest: str
     settings: Settings
@@ -43,12 +46,25 @@ class Fold:
         """Where the candidate `name` is, or will be."""
         return self.job.run.path / "search" / f"{name}.safetensors"
 
+    @property
+    def teacher_accuracy(self) -> float:
+        """On this fold's val, percent."""
+        return float(self.student[0].metrics["teacher"]["accuracy"])
+
     def scores(self, state: Delta, ranking: str) -> dict[int, float]:
         """Block -> score, see `search.ranking`."""
         graph, tensors = state[0].graph, state[1]
+        prefix = state[0].shared_prefix
         return self.job.processes.from_main(
-            lambda: scores(graph, ranking, lambda smaller: self.probe.loss(smaller, [(graph, tensors)]))
+            lambda: scores(graph, ranking, lambda smaller: self.loss(smaller, [(graph, tensors)]), prefix)
         )
+
+    def loss(self, graph: Graph, sources: Sequence[Source]) -> float:
+        """See `Probe.loss`. Raises Interrupted when the user asked to stop: finished candidates are kept anyway."""
+        signal = self.job.stop()
+        if signal is not None:
+            raise Interrupted("search: stopped, finished candidates are kept", "fit --resume goes on", signal=signal)
+        return self.probe.loss(graph, sources)
 
     def trained(
         self, graph: Graph, before: Sequence[Delta], part: Part, epochs: int, pruned: dict[str, object]
@@ -56,12 +72,29 @@ class Fold:
         """The candidate `part.name`: `graph` with the tensors of `before`, trained for `epochs`.
 
         `pruned`: what its file says of how it was made smaller. Batch norms are measured anew where paths are gone.
+        Raises FileError when its file is there and was made in another way.
         """
         output = self.file(part.name)
-        if not output.exists():
+        pruned = {
+            **pruned, "epochs": epochs, "share": part.share, "student": self.student_digest,
+            "teacher": self.teacher_digest,
+        }  # fmt: skip
+        if output.exists():
+            document, tensors = delta.read(output)
+            metric = document.metrics[delta.MODEL]
+            if "given_up_after_epochs" in metric and metric["accuracy"] >= part.floor:  # less is asked for by now
+                self.job.processes.alone(output.unlink)
+                return self.trained(graph, before, part, epochs, pruned)
+            if document.settings.get("prune") != pruned:
+                raise FileError(
+                    f"{output} is another student's, or of a search with other settings", "start again: --force"
+                )
+            return document, tensors
+        else:
             document = before[0][0]
             sources = [(earlier.graph, tensors) for earlier, tensors in before]
-            student = self.probe.student(graph, sources, anew=graph != document.graph)
+            gone = {path.name for path in document.graph.paths} != {path.name for path in graph.paths}
+            student = self.probe.student(graph, sources, anew=gone)
             start = replace(
                 document,
                 stage=delta.PRUNED,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone
@@ -78,7 +77,8 @@ def carry_out(
             {
                 **({} if about is None else {"run": about}),
                 "machine": _machine_document(bench.machine, job.processes),
-                stage: to_document(_resolved(settings, bench), stage),
+                # of a part, run.toml keeps what the stage as a whole was asked for
+                **({stage: to_document(_resolved(settings, bench), stage)} if part.name == stage else {}),
             }
         )
         job.run.forget_after(stage, output, epochs_done)
@@ -140,11 +140,6 @@ def stage_seed(stage: str, seed: int) -> int:
 def generator_for(stage: str, seed: int) -> torch.Generator:
     """Random numbers for the start values of `stage`."""
     return torch.Generator().manual_seed(stage_seed(stage, seed))
-
-
-def to_machine(module: nn.Module, machine: Machine) -> None:
-    """Onto the device, convolutions in the layout that is fast there."""
-    module.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _resolved(settings: Settings, bench: Workbench) -> Settings:

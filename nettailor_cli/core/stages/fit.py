@@ -21,8 +21,9 @@ from nettailor_cli.core import delta
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.files import write_text
 from nettailor_cli.core.graph import Graph
-from nettailor_cli.core.pruning import drop_weak_proxies, remove_blocks
-from nettailor_cli.core.search.choice import BASELINE, CANDIDATE, Choice, Row, Wanted, choose
+from nettailor_cli.core.pruning import drop_weak_proxies, is_whole, remove_blocks
+from nettailor_cli.core.search.asked import GRADUAL, SWEEP
+from nettailor_cli.core.search.choice import BASELINE, CANDIDATE, Choice, Row, Wanted, choose, standard_error
 from nettailor_cli.core.search.probing import first_probe, next_probe
 from nettailor_cli.core.search.ranking import weakest
 from nettailor_cli.core.settings import TAILOR, TEACH
@@ -36,15 +37,16 @@ RECOVERY = 1.0
 """Points that the full training is trusted to win back over the short one."""
 
 HOPELESS = 8.0
-"""Points below what is wanted at which a full training is given up in its second half."""
+"""Points, beside chance, below what is wanted at which a full training is given up in its second half."""
 
 LOST = 15.0
-"""Points below what is wanted at which shrinking ends: no training brings that back."""
-
-GRADUAL, SWEEP = "gradual", "sweep"
+"""Points, beside chance, below what is wanted at which shrinking ends: no training brings that back."""
 
 SWAP_REACH = 2
 """How far a block may be from the one whose place it takes."""
+
+DRAWS = 1000
+"""Until so many blocks are found that stay, all of them, connected."""
 
 LEANER_PROXIES = 4.0
 """By this factor the threshold of the proxies' alphas is raised for one more candidate at the edge."""
@@ -75,6 +77,7 @@ class Search:
     def __post_init__(self) -> None:
         self.main = self.folds[0]
         self.epochs = self.main.settings.epochs
+        self.prefix = self.main.student[0].shared_prefix
         self.share = min(1.0, SHRINKING * self.epochs / self.main.student[0].graph.last)
 
     def go(self) -> tuple[Choice, list[Row]]:
@@ -95,16 +98,19 @@ class Search:
         measured = [replace(d, metrics={delta.MODEL: d.metrics["student"]}) for d in documents]
         return self._row("unpruned", measured, self._epochs_before(), kind=BASELINE)
 
-    def random(self, removed: int) -> Row:
-        """A baseline: as many blocks, but a die chose them; gone at once, with a full training."""
-        whole = self.main.student[0].graph
+    def random(self, kept: int) -> Row:
+        """A baseline: as many blocks, but a die chose them; the others gone at once, with a full training."""
+        whole = {*self.main.student[0].graph.blocks_kept}
+        prefix = range(1, self.prefix + 1)
+        rest = sorted(whole - {*prefix})
         draws = random.Random(self.main.settings.seed)
-        while True:
-            blocks = draws.sample([path.sink for path in whole.universal], removed)
-            if remove_blocks(whole, blocks).into(whole.last):
+        for _ in range(DRAWS):
+            blocks = {*prefix, *draws.sample(rest, kept - self.prefix)}
+            if all(self._with(fold, blocks) is not None for fold in self.folds):
                 break
-        name = f"random-{removed:02d}"
-        return self._full(name, lambda fold: (self._without(fold, blocks), [fold.student]), removed, 0.0, kind=BASELINE)
+        gone = sorted(whole - blocks)
+        name = f"random-{len(gone):02d}"
+        return self._full(name, lambda fold: (self._without(fold, gone), [fold.student]), len(gone), 0.0, kind=BASELINE)
 
     # the two searches
 
@@ -117,9 +123,9 @@ class Search:
         def made(fold: Fold, k: int) -> tuple[Graph, list[Delta]]:
             return self._without(fold, orders[id(fold)][:k]), [fold.student]
 
-        for k in range(1, min(map(len, orders.values())) + 1):
+        for k in range(min(map(len, orders.values())) + 1):
             graphs = [made(fold, k)[0] for fold in self.folds]
-            if all(graph.into(graph.last) for graph in graphs):
+            if all(is_whole(graph, self.prefix) for graph in graphs):
                 self._full(f"sweep-{k:02d}", functools.partial(made, k=k), k, 0.0)
 
     def _gradually(self) -> None:
@@ -129,41 +135,50 @@ class Search:
         def full(k: int) -> Row:
             return self._full(f"k{k:02d}", lambda fold: self._state(chains, fold, k), k, (k + 1) * self.share)
 
-        if self.wanted.accuracy is None:
+        graphs = [document.graph for document, _ in chains[id(self.main)][:length]]
+        inside = [k for k, graph in enumerate(graphs) if self.wanted.affords(self._costs(graph))]
+        if self.wanted.accuracy is not None:
+            self._find_the_edge(chains, length, full)
+        if self.wanted.accuracy is None or not any(map(self.wanted.affords, self.rows.values())):
             # accuracy falls with the blocks: the first two that the budget affords
-            graphs = [document.graph for document, _ in chains[id(self.main)][:length]]
-            inside = [k for k, graph in enumerate(graphs) if self.wanted.affords(self._costs(graph))]
-            for affordable in (inside or [length - 1])[:2]:
-                full(affordable)
-            return
+            for k in inside or [length - 1]:
+                full(k)
+                if sum(map(self.wanted.affords, self.rows.values())) == 2:
+                    break
+
+    def _find_the_edge(self, chains: dict[int, list[Delta]], length: int, full: Callable[[int], Row]) -> None:
+        """Full trainings around the number of blocks from which on the tolerance is missed."""
+        assert self.wanted.accuracy is not None
         tried: dict[int, bool] = {}
         screened = [self._mean([chain[k][0] for chain in chains.values()]) for k in range(length)]
         start = first_probe(screened, self.wanted.accuracy, RECOVERY)
         while (k := next_probe(tried, screened, start)) is not None:
             row = full(k)
             tried[k] = not row.given_up and self.wanted.accepts(row)
-        good = max((k for k, within in tried.items() if within), default=0)
-        if good + 1 < length and len(self.folds) == 1:
+        good = max((k for k, within in tried.items() if within), default=None)
+        if good is None:
+            return
+        if good + 1 < length and len(self.folds) == 1:  # with several folds each would swap other blocks
             self._swapped(chains[id(self.main)][good + 1], good + 1)
         self._with_fewer_proxies(chains, good)
 
     def _shrink(self) -> dict[int, list[Delta]]:
         """For every fold, its student with 0, 1, 2, ... blocks removed, each after a short training."""
-        floor = -1.0 if self.wanted.accuracy is None else self.wanted.accuracy - LOST
         chains: dict[int, list[Delta]] = {}
         for fold in self.folds:
+            floor = self._floor(fold, LOST) if self.wanted.excess(self._costs(fold.student[0].graph)) == 0 else 0.0
             chain = chains[id(fold)] = [self._short(fold, "shrink-00", self._without(fold, []), [fold.student], 0)]
             while max(_accuracy(document) for document, _ in chain[-2:]) >= floor:
                 name, k = f"shrink-{len(chain):02d}", len(chain)
-                if fold.file(name).exists():
-                    chain.append(delta.read(fold.file(name)))
+                if fold.file(name).exists():  # which block went is in the file
+                    chain.append(self._short(fold, name, chain[-1][0].graph, [chain[-1]], k))
                     continue
                 ranks = fold.scores(chain[-1], self.plan.ranking)
                 block = weakest(ranks)
                 if block is None:
                     break
                 fold.job.progress.note(f"search: block {block} goes ({self.plan.ranking} {ranks[block]:.3g})")
-                smaller = drop_weak_proxies(remove_blocks(chain[-1][0].graph, {block}), self.plan.threshold)
+                smaller = self._without_weak(remove_blocks(chain[-1][0].graph, {block}))
                 chain.append(self._short(fold, name, smaller, [chain[-1]], k))
         return chains
 
@@ -186,14 +201,14 @@ class Search:
         fold, graph = self.main, state[0].graph
         whole = fold.student[0].graph
         sources = [(graph, state[1]), (whole, fold.student[1])]
-        kept = {path.sink for path in graph.universal}
+        kept = {*graph.blocks_kept}
         losses: dict[tuple[int, int], float] = {}
         for out in kept:
-            for into in {path.sink for path in whole.universal} - kept:
+            for into in {*whole.blocks_kept} - kept:
                 other = self._with(fold, kept - {out} | {into})
                 if abs(out - into) <= SWAP_REACH and other is not None and other.cost.macs <= graph.cost.macs:
-                    losses[out, into] = fold.probe.loss(other, sources)
-        if not losses or min(losses.values()) >= fold.probe.loss(graph, sources):
+                    losses[out, into] = fold.loss(other, sources)
+        if not losses or min(losses.values()) >= fold.loss(graph, sources):
             return None
         return min(losses, key=lambda pair: (losses[pair], pair))
 
@@ -203,7 +218,7 @@ class Search:
 
         def leaner(fold: Fold) -> tuple[Graph, list[Delta]]:
             graph, before = self._state(chains, fold, k)
-            return drop_weak_proxies(graph, threshold), before
+            return drop_weak_proxies(graph, threshold, self.prefix), before
 
         if len(leaner(self.main)[0].paths) < len(self._state(chains, self.main, k)[0].paths):
             self._full(f"k{k:02d}-t{threshold:g}", leaner, k, (k + 1) * self.share, threshold=threshold)
@@ -213,13 +228,16 @@ class Search:
     def _without(self, fold: Fold, blocks: Sequence[int]) -> Graph:
         """The fold's student without these blocks and weak proxies; it may be unconnected."""
         graph = remove_blocks(fold.student[0].graph, blocks)
-        return drop_weak_proxies(graph, self.plan.threshold) if graph.into(graph.last) else graph
+        return self._without_weak(graph) if is_whole(graph, self.prefix) else graph
+
+    def _without_weak(self, graph: Graph) -> Graph:
+        return drop_weak_proxies(graph, self.plan.threshold, self.prefix)
 
     def _with(self, fold: Fold, blocks: set[int]) -> Graph | None:
         """The fold's student with just these blocks; None when it can't have all of them and be connected."""
         whole = fold.student[0].graph
-        graph = self._without(fold, sorted({path.sink for path in whole.universal} - blocks))
-        return graph if graph.into(graph.last) and len(graph.universal) == len(blocks) else None
+        graph = self._without(fold, sorted({*whole.blocks_kept} - blocks))
+        return graph if is_whole(graph, self.prefix) and len(graph.universal) == len(blocks) else None
 
     @staticmethod
     def _state(chains: dict[int, list[Delta]], fold: Fold, k: int) -> tuple[Graph, list[Delta]]:
@@ -248,14 +266,27 @@ class Search:
         has the rest.
         """
         epochs = max(1, round(self.epochs - short))
-        floor = 0.0
-        if self.wanted.accuracy is not None and self.plan.search == GRADUAL and kind == CANDIDATE:
-            floor = max(0.0, self.wanted.accuracy - HOPELESS)
         pruned = self._pruned(k, self.plan.threshold if threshold is None else threshold)
-        documents = [fold.trained(*made(fold), Part(name, floor=floor), epochs, pruned)[0] for fold in self.folds]
-        self.rows[name] = self._row(name, documents, self._epochs_before() + short + epochs, kind=kind)
+        documents: list[ModelDocument] = []
+        for fold in self.folds:
+            # the whole student is what is left when all else fails
+            hopeless = k > 0 and kind == CANDIDATE and self.plan.search == GRADUAL
+            part = Part(name, floor=self._floor(fold, HOPELESS) if hopeless else 0.0)
+            documents.append(fold.trained(*made(fold), part, epochs, pruned)[0])
+            if _given_up(documents[-1]):
+                break
+        done = documents[-1].metrics[delta.MODEL].get("given_up_after_epochs", epochs)
+        self.rows[name] = self._row(name, documents, self._epochs_before() + short + done, kind=kind)
         self._record()
         return self.rows[name]
+
+    def _floor(self, fold: Fold, points: float) -> float:
+        """So many points, and two standard errors, below what is wanted in this fold; 0 where no accuracy is."""
+        if self.wanted.tolerance is None:
+            return 0.0
+        images = fold.student[0].metrics["teacher"]["images"]
+        accuracy = fold.teacher_accuracy - self.wanted.tolerance - points
+        return max(0.0, accuracy - 2 * standard_error(fold.teacher_accuracy, images))
 
     def _pruned(self, k: int, threshold: float) -> dict[str, object]:
         return {"remove": k, "proxy_threshold": threshold, "ranking": self.plan.ranking}
@@ -277,13 +308,13 @@ class Search:
             if file.exists()
             else costs.bytes,
             epochs=epochs,
-            given_up=any("given_up_after_epochs" in metric for metric in metrics),
+            given_up=any(map(_given_up, documents)),
         )
 
     @staticmethod
     def _costs(graph: Graph) -> Row:
         """A row that has only what can be known before a training."""
-        blocks = tuple(path.sink for path in graph.universal)
+        blocks = graph.blocks_kept
         macs, parameters = graph.cost.macs, graph.cost.parameters
         return Row("", CANDIDATE, blocks, 0.0, 0, macs, parameters, 4 * parameters, 0.0, latency=graph.cost.latency)
 
@@ -303,6 +334,10 @@ class Search:
         document = {"wanted": vars(self.wanted), "plan": vars(self.plan), "rows": rows}
         file, text = self.main.job.run.path / "fit.json", json.dumps(document, indent=1) + "\n"
         self.main.job.processes.alone(lambda: write_text(file, text))
+
+
+def _given_up(document: ModelDocument) -> bool:
+    return "given_up_after_epochs" in document.metrics[delta.MODEL]
 
 
 def _accuracy(document: ModelDocument) -> float:

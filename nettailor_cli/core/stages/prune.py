@@ -42,9 +42,9 @@ def prune_file(
         )
     pruned: Pruned
     if remove is None:
-        pruned = prune_to(document.graph, MACS_SHARE, proxy_threshold)
+        pruned = prune_to(document.graph, MACS_SHARE, proxy_threshold, document.shared_prefix)
     else:
-        pruned = prune(document.graph, remove, proxy_threshold)
+        pruned = prune(document.graph, remove, proxy_threshold, document.shared_prefix)
     smaller = replace(
         document,
         stage=delta.PRUNED,

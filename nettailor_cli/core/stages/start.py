@@ -60,7 +60,7 @@ def start_tailor(
     output = job.run.student
     if not ready_to_write(job, TAILOR, output):
         return delta.read_document(output)
-    settings = _settings(job, TAILOR, output, _teacher_settings(job, teacher))
+    settings = _settings(job, TAILOR, output, teacher_settings(job, teacher))
     dataset = find_pictures(job.data_folder(), settings)
     backbone = _backbone(job)
     _warn_of_idle_flags(
@@ -72,7 +72,15 @@ def start_tailor(
         **dict.fromkeys(("gamma2", "hint"), "there is no teacher" if no_teacher else ""),
     )
     machine = settle_machine(job, settings)
-    graph = student_graph(backbone, len(dataset.classes), skips=settings.skips, proxy_width=settings.proxy_width)
+    if settings.shared_prefix and settings.bn_stats != "frozen":
+        job.progress.warn("--shared-prefix: nothing can be shared, because the batch-norm statistics are adapted")
+    graph = student_graph(
+        backbone,
+        len(dataset.classes),
+        skips=settings.skips,
+        proxy_width=settings.proxy_width,
+        shared_prefix=settings.shared_prefix,
+    )
     latencies = job.processes.from_main(lambda: settle_latencies(job, settings, backbone, machine, latency_table))
     if latencies is not None:
         graph = latencies.on(graph, backbone, settings)  # a table that does not fit is told before hours of teaching
@@ -97,7 +105,7 @@ def start_finetune(
     if not ready_to_write(job, FINETUNE, output):
         return delta.read_document(output)
     with job.processes.main_first():
-        model = load_model(pruned, home=job.home, progress=job.progress)
+        model = load_model(pruned, home=job.home, progress=job.progress, trainable=True)
     if not isinstance(model.network, Student):
         raise FileError(f"{pruned} is a teacher: it is fine-tuned already", "finetune takes what prune or tailor wrote")
     document = model.document
@@ -136,7 +144,7 @@ def _settings(job: Job, stage: str, output: Path, carried: Mapping[str, Any]) ->
     return replace(again, **chosen)
 
 
-def _teacher_settings(job: Job, teacher: Path | None) -> Mapping[str, Any]:
+def teacher_settings(job: Job, teacher: Path | None) -> Mapping[str, Any]:
     """What the teacher was taught with, as far as its file or the run says so."""
     file = teacher or job.run.teacher
     if file.exists() and is_sealed(file):

@@ -22,7 +22,7 @@ from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.objective import hint, warm_up
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.settings import TAILOR, Settings
-from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table, to_machine
+from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table
 from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.latencies import Latencies
 from nettailor_cli.core.stages.teach import accuracy
@@ -32,6 +32,7 @@ from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.compiling import Compiled
 from nettailor_cli.core.training.frozen import quick, quick_twin
 from nettailor_cli.core.training.loop import Group
+from nettailor_cli.core.training.precision import to_machine
 
 
 @dataclass
@@ -148,7 +149,11 @@ def tailor(
             graph=student.attended_graph(),
             classes=classes,
             preprocessing=backbone.preprocessing,
-            student={"bn_stats": settings.bn_stats, "proxy_width": settings.proxy_width},
+            student={
+                "bn_stats": settings.bn_stats,
+                "proxy_width": settings.proxy_width,
+                "shared_prefix": settings.shared_prefix,
+            },
             data=bench.data_document(settings),
             settings={
                 **(earlier.settings if earlier else {}),

@@ -15,12 +15,13 @@ from nettailor_cli.core.data import Batch
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.settings import TEACH, Settings
-from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table, to_machine
+from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table
 from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.compiling import Compiled
 from nettailor_cli.core.training.loop import Group
+from nettailor_cli.core.training.precision import to_machine
 
 
 @dataclass

@@ -142,3 +142,42 @@ def test_the_classifier_of_a_teacher(state18: dict[str, Tensor], half18: dict[st
     assert head_state(half18) is None
     with pytest.raises(FileError, match="classifier"):
         head_state({"fc.weight": torch.ones(3, 512), "fc.bias": torch.ones(4)})
+
+
+class TestOnlySomeBlocks:
+    def test_the_others_leave_nothing_behind_and_can_not_run(self, half18: dict[str, Tensor]) -> None:
+        whole = from_state("resnet18.x", half18, Preprocessing())
+        part = from_state("resnet18.x", half18, Preprocessing()).only([2, 5])
+        assert set(part.state()) < set(whole.state())
+        assert {key.partition(".conv")[0] for key in part.state() if ".conv" in key} == {"layer1.1", "layer3.0"}
+        assert len(part.blocks) == 8 and part.channels == whole.channels and part.strides == whole.strides
+        x = torch.rand(1, 64, 8, 8)
+        assert torch.equal(part.blocks[1](x), whole.blocks[1](x))
+        with pytest.raises(RuntimeError, match="left out"):
+            part.blocks[0](x)
+
+    def test_can_be_loaded_from_what_is_stored_of_them(self, half18: dict[str, Tensor]) -> None:
+        stored = from_state("resnet18.x", half18, Preprocessing()).only([2, 5]).state()
+        part = from_state("resnet18.x", stored, Preprocessing(), blocks=[2, 5])
+        assert all(torch.equal(tensor, stored[key]) for key, tensor in part.state().items())
+        assert sum(p.numel() for p in part.parameters()) < 2_000_000
+        with pytest.raises(FileError, match="missing"):
+            from_state("resnet18.x", stored, Preprocessing(), blocks=[2, 5, 6])
+        with pytest.raises(FileError, match="unknown"):
+            from_state("resnet18.x", stored, Preprocessing(), blocks=[2])
+
+    def test_none_at_all_leaves_the_stem(self, half18: dict[str, Tensor]) -> None:
+        part = from_state("resnet18.x", half18, Preprocessing()).only([])
+        assert all(key.startswith(("conv1", "bn1")) for key in part.state())
+
+
+def test_a_view_with_statistics_of_its_own(backbone18: Backbone) -> None:
+    twin = backbone18.with_own_statistics()
+    assert [id(p) for p in twin.parameters()] == [id(p) for p in backbone18.parameters()]
+    x = torch.rand(1, 3, 64, 64)
+    before = backbone18(x)
+    assert torch.equal(twin(x), before)
+    for name, buffer in twin.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.add_(1.0)
+    assert not torch.equal(twin(x), before) and torch.equal(backbone18(x), before)

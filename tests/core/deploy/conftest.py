@@ -9,6 +9,7 @@ import torch
 
 from nettailor_cli.core.deploy import onnx_file, pt2_file, safetensors_file
 from tests.core.deploy.networks import CLASSES, PREPROCESSING, SIZE, pruned_student, standalone
+from tests.core.deploy.tasks import Tasks, make_tasks
 
 DOCUMENT = {
     "standalone": 1,
@@ -27,3 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for module, ending in ((onnx_file, "onnx"), (pt2_file, "pt2"), (safetensors_file, "safetensors")):
         module.write(folder / f"net.{ending}", network, DOCUMENT)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
+    return make_tasks(tmp_path_factory.mktemp("tasks"))

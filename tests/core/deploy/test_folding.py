@@ -26,6 +26,18 @@ def test_a_case_worked_by_hand() -> None:
     assert bias.tolist() == [-27.0]
 
 
+def test_what_is_folded_already_takes_scale_and_gain() -> None:
+    """4 * (2 * 3x + 5) = 24x + 20."""
+    conv = nn.Conv2d(1, 1, 1)
+    with torch.no_grad():
+        conv.weight.fill_(2)
+        assert conv.bias is not None
+        conv.bias.fill_(5)
+    weight, bias = fold(conv, None, scale=3, gain=4)
+    assert weight.tolist() == [[[[24.0]]]]
+    assert bias.tolist() == [20.0]
+
+
 @pytest.mark.parametrize(("arch", "bn_stats"), [("resnet18", "frozen"), ("resnet18", "adapt"), ("resnet50", "frozen")])
 def test_a_student_with_folded_proxies_computes_the_same(arch: str, bn_stats: str) -> None:
     student = random_student(arch, triples(len(strides_of(arch)), 1), bn_stats=bn_stats, seed=3)

@@ -65,3 +65,26 @@ def test_of_equal_scores_the_first_block_goes() -> None:
 def test_an_unknown_ranking() -> None:
     with pytest.raises(ValueError, match="luck"):
         scores(graph(), "luck", losses)
+
+
+def prefixed() -> Graph:
+    """`graph` without the proxy into node 1."""
+    whole = graph()
+    return Graph(whole.blocks, whole.stem, whole.head, tuple(p for p in whole.paths if p.name != "proxy 0-1"))
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_the_shared_prefix_has_no_scores(ranking: str) -> None:
+    assert scores(prefixed(), ranking, losses, 1) == {
+        block: score for block, score in scores(graph(), ranking, losses).items() if block != 1
+    }
+    assert scores(prefixed(), ranking, losses, 3) == {}
+
+
+def test_a_block_without_which_nothing_would_read_the_shared_prefix_can_not_go() -> None:
+    """Node 2 has its block from node 1 and a proxy from the stem."""
+    whole = graph()
+    paths = [p for p in whole.paths if p.name not in ("proxy 0-1", "proxy 1-2")]
+    whole = Graph(whole.blocks, whole.stem, whole.head, (*paths, Path(0, 2, PROXY, 0.8, Cost(1, 1))))
+    assert scores(whole, "alpha", no_loss) == {1: 0.5, 2: 0.2, 3: 0.4}
+    assert scores(whole, "alpha", no_loss, 1) == {3: 0.4}

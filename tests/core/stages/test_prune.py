@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,22 @@ def test_equal_students_give_equal_bytes(tmp_path: Path) -> None:
         write_student(tmp_path / name)
         prune_file(tmp_path / name, tmp_path / f"{name}.pruned", remove=2)
     assert (tmp_path / "one.pruned").read_bytes() == (tmp_path / "two.pruned").read_bytes()
+
+
+def test_the_shared_prefix_that_the_file_tells_stays(tmp_path: Path) -> None:
+    document, student = write_student(tmp_path / "student")
+    # blocks 1 and 2 are the weakest by far
+    logits = student.attention.logits.detach().clone()
+    for row, path in enumerate(document.graph.paths):
+        if path.is_universal:
+            logits[row] = -20.0 if path.sink <= 2 else 0.0
+    student.attention.logits.data.copy_(logits)
+    for prefix, kept in ((0, 6), (2, 2)):
+        own = replace(document, graph=student.attended_graph(), student={**document.student, "shared_prefix": prefix})
+        delta.write(tmp_path / "student", own, student.task_state())
+        removed = 2 if prefix == 0 else 6
+        pruned = prune_file(tmp_path / "student", tmp_path / f"pruned{prefix}", remove=removed).document
+        assert len(pruned.graph.universal) == kept and pruned.shared_prefix == prefix
+        assert (1 in pruned.graph.blocks_kept) == (2 in pruned.graph.blocks_kept) == (prefix == 2)
+    with pytest.raises(UsageError, match="beside the 2 of its shared prefix"):
+        prune_file(tmp_path / "student", tmp_path / "more", remove=7)

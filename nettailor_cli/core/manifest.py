@@ -1,0 +1,221 @@
+"""A bundle: a folder with the deltas of several tasks, the parts of the one backbone that they need, and a manifest.
+
+    FOLDER/bundle.json            the manifest: readable JSON, what is there, with digests
+    FOLDER/backbone.safetensors   the stem and every universal block that some task keeps, under torchvision's names
+    FOLDER/TASK.safetensors       the delta of each task, a model file like any other
+
+A task of a bundle is named by its file: whoever loads a delta looks for a bundle beside it. No torch here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nettailor_cli._version import __version__
+from nettailor_cli.core.delta import STAGES
+from nettailor_cli.core.errors import FileError, UsageError
+from nettailor_cli.core.files import write_text
+from nettailor_cli.core.sealed import digest_of
+
+FORMAT = 1
+"""Version of the manifest: its key "bundle"."""
+
+MANIFEST = "bundle.json"
+SUFFIX = ".safetensors"
+BACKBONE = "backbone"
+RESERVED = (BACKBONE, "teacher")
+"""No task may be called so: the first is the backbone's file, the second what `benchmark` looks for beside a model."""
+
+_NAME = re.compile(r"\w[\w.+@%-]*")
+_LONGEST = 100
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MADE_AGAIN = "make the bundle again: nettailor bundle"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """The SHA-256 of a file, in hex, and its size."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class BundledTask:
+    """One task: its model's stage, how many classes it tells apart, which universal blocks it keeps, its file."""
+
+    stage: str
+    classes: int
+    blocks: tuple[int, ...]
+    file: StoredFile
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is in a bundle.
+
+    backbone, fingerprint: ARCH.TAG and the whole backbone's fingerprint. blocks: those that are stored. precision:
+    "fp32", or "fp16" where weights are stored in half precision. file: the backbone's.
+    """
+
+    backbone: str
+    fingerprint: str
+    blocks: tuple[int, ...]
+    precision: str
+    file: StoredFile
+    tasks: dict[str, BundledTask]
+    package: str = field(default=__version__)
+
+    @property
+    def bytes(self) -> int:
+        """Of the backbone and all deltas; the manifest itself is a few hundred more."""
+        return self.file.bytes + sum(task.file.bytes for task in self.tasks.values())
+
+    def keepers(self, block: int) -> tuple[str, ...]:
+        """The tasks that keep `block`."""
+        return tuple(name for name, task in self.tasks.items() if block in task.blocks)
+
+    def alone(self, task: str) -> tuple[int, ...]:
+        """The blocks that nobody else keeps."""
+        return tuple(block for block in self.tasks[task].blocks if self.keepers(block) == (task,))
+
+    def serves(self, fingerprint: str, blocks: Collection[int]) -> bool:
+        """Whether the backbone with this fingerprint is here, with these of its blocks."""
+        return fingerprint == self.fingerprint and set(blocks) <= set(self.blocks)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "bundle": FORMAT,
+            "package": self.package,
+            "precision": self.precision,
+            "backbone": {
+                "name": self.backbone,
+                "fingerprint": self.fingerprint,
+                "blocks": list(self.blocks),
+                **_file_to_json(BACKBONE, self.file),
+            },
+            "tasks": {
+                name: {
+                    "stage": task.stage,
+                    "classes": task.classes,
+                    "blocks": list(task.blocks),
+                    **_file_to_json(name, task.file),
+                }
+                for name, task in self.tasks.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Manifest:
+        """Raises KeyError, TypeError, ValueError or UsageError when the document is not one that `to_json` wrote."""
+        own = document["backbone"]
+        tasks = {
+            name: BundledTask(
+                str(task["stage"]), int(task["classes"]), _blocks(task["blocks"]), _file_from_json(name, task)
+            )
+            for name, task in document["tasks"].items()
+        }
+        check_names(tasks)
+        blocks = _blocks(own["blocks"])
+        if set(blocks) != {block for task in tasks.values() for block in task.blocks}:
+            raise ValueError("the backbone's blocks are not those of the tasks")
+        return cls(
+            backbone=str(own["name"]),
+            fingerprint=str(own["fingerprint"]),
+            blocks=blocks,
+            precision=str(document["precision"]),
+            file=_file_from_json(BACKBONE, own),
+            tasks=tasks,
+            package=str(document["package"]),
+        )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of the bundle in `folder`. Raises as `files.write_atomically` does."""
+    document = manifest.to_json()
+    write_text(folder / MANIFEST, json.dumps({**document, "digest": digest_of(document)}, indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the bundle in `folder`; the files that it lists are not looked at.
+
+    Raises UsageError when there is no bundle, FileError when the manifest is damaged or of a newer format.
+    """
+    path = folder / MANIFEST
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        claimed = document.pop("digest", None)
+        actual = digest_of(document)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(
+            f"{folder} is no bundle: there is no {MANIFEST} in it", "nettailor bundle makes one"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise FileError(f"{path} is damaged: it is not a manifest", _MADE_AGAIN) from error
+    version = document.get("bundle")
+    if isinstance(version, int) and version > FORMAT:
+        raise FileError(f"{path} has format {version}; this nettailor ({__version__}) reads up to {FORMAT}", "upgrade")
+    if claimed != actual:
+        raise FileError(f"{path} is damaged or was edited: its digest does not match", _MADE_AGAIN)
+    try:
+        return Manifest.from_json(document)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
+        raise FileError(f"{path} makes no sense: {error}", _MADE_AGAIN) from error
+
+
+def manifest_beside(path: Path) -> Manifest | None:
+    """The manifest of the bundle that the file `path` lies in; None when it lies in none. Raises FileError."""
+    return read_manifest(path.parent) if (path.parent / MANIFEST).exists() else None
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """Where the bundle in `folder` has the task `name`, or BACKBONE."""
+    return folder / f"{name}{SUFFIX}"
+
+
+def name_of(path: Path) -> str:
+    """What a task is called if nobody says otherwise: its file's name, or its run's where the file is a stage's.
+
+    runs/flowers/model.safetensors -> flowers, signs.safetensors -> signs
+    """
+    own = path.name.removesuffix(SUFFIX)
+    return path.parent.resolve().name if own in STAGES else own
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises UsageError for a name that can't be a task's, and for two that some file systems can't tell apart."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > _LONGEST:
+            raise UsageError(
+                f"{name!r} can't be a task's name: letters, digits and _ . + @ % - are", "name the model: NAME=FILE"
+            )
+        if name.casefold() in RESERVED:
+            raise UsageError(f"no task can be called {name}", "name the model otherwise: NAME=FILE")
+        other = seen.setdefault(name.casefold(), name)
+        if other is not name:
+            raise UsageError(f"two tasks are called {other} and {name}", "name one of them otherwise: NAME=FILE")
+
+
+def _blocks(value: Any) -> tuple[int, ...]:
+    blocks = tuple(value)
+    if not all(type(block) is int and block > 0 for block in blocks) or list(blocks) != sorted(set(blocks)):
+        raise ValueError(f"{value!r} are not the numbers of blocks")
+    return blocks
+
+
+def _file_to_json(name: str, file: StoredFile) -> dict[str, Any]:
+    return {"file": f"{name}{SUFFIX}", "bytes": file.bytes, "sha256": file.sha256}
+
+
+def _file_from_json(name: str, document: Mapping[str, Any]) -> StoredFile:
+    if document["file"] != f"{name}{SUFFIX}" or not _SHA256.fullmatch(document["sha256"]):
+        raise ValueError(f"the file of {name} is not described as one")
+    return StoredFile(document["sha256"], int(document["bytes"]))
