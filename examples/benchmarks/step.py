@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import torch
 from nettailor_cli.core.backbones.backbone import Backbone, build_random
 from nettailor_cli.core.complexity import ExpectedComplexity, student_graph
 from nettailor_cli.core.data import Batch
+from nettailor_cli.core.deploy.timing import peak_memory
 from nettailor_cli.core.pruning import prune
 from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, resolve
 from nettailor_cli.core.stages.tailor import TailorTrainee
@@ -131,8 +131,7 @@ def main() -> None:
         step = make(arguments.only, arguments.arch, arguments.size, arguments.batch_size, machine)
         for _ in range(5):
             step()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        print(torch.cuda.max_memory_allocated() / 1e6 if machine.device.type == "cuda" else peak)
+        print((torch.cuda.max_memory_allocated() if machine.device.type == "cuda" else peak_memory()) / 1e6)
         return
     steps = {name: make(name, arguments.arch, arguments.size, arguments.batch_size, machine) for name in STEPS}
     for step in steps.values():

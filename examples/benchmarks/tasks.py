@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -38,7 +37,7 @@ from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.deploy.bundle import load_bundle
 from nettailor_cli.core.deploy.bundling import write_bundle
 from nettailor_cli.core.deploy.spread import Spread
-from nettailor_cli.core.deploy.timing import Stopwatch, describe, on_machine, some_images, threads
+from nettailor_cli.core.deploy.timing import Stopwatch, describe, on_machine, peak_memory, some_images, threads
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.models import load_model
 from nettailor_cli.core.preprocessing import Preprocessing
@@ -149,7 +148,7 @@ def hold(what: str, count: int, path: Path, size: int) -> float:
     with torch.inference_mode():
         for model in models:
             model.logits(images)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return peak_memory() / 1e6
 
 
 def held(what: str, count: int, path: Path, arguments: argparse.Namespace) -> float:

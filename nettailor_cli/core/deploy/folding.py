@@ -60,7 +60,7 @@ def fold_proxies(student: Student) -> Student:
     return student
 
 
-def _folded(conv: nn.Module, bn: nn.Module) -> nn.Conv2d:
+def _folded(conv: nn.Module, bn: nn.Module | None) -> nn.Module:
     weight, bias = fold(conv, bn)
     assert isinstance(conv, nn.Conv2d)
     with torch.device("meta"):  # nothing to initialise: the values come next

@@ -26,6 +26,7 @@ BATCHES = (1, 32)
 """Batch sizes that are measured unless others are named: one image as it comes, and as many as keep a machine busy."""
 
 _CPUINFO = Path("/proc/cpuinfo")
+_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,21 @@ def some_images(batch: int, size: int, machine: Machine) -> Tensor:
     """(batch, 3, size, size) in [0, 1] on the machine, always the same ones."""
     images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     return images.to(machine.device, memory_format=torch.channels_last)
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had in memory so far.
+
+    getrusage would be inherited from whoever started it: on Linux the kernel's own count is taken.
+    """
+    with contextlib.suppress(OSError):
+        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    import resource  # not on Windows
+
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _waiting(device: torch.device) -> Callable[[], None]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from nettailor_cli.core.deploy import timing
-from nettailor_cli.core.deploy.timing import Stopwatch, describe, on_machine, some_images, threads
+from nettailor_cli.core.deploy.timing import Stopwatch, describe, on_machine, peak_memory, some_images, threads
 from nettailor_cli.core.training.precision import Machine
 from tests.core.deploy.clocks import CPU, Clock
 
@@ -24,6 +26,18 @@ def test_rounds_go_on_until_the_time_is_over_and_then_end_whole() -> None:
     calls = {"a": clock.takes("a", 300), "b": clock.takes("b", 200)}
     taken = Stopwatch(seconds=1.4, least=1, warm_up=0, clock=clock).time(calls, CPU)
     assert [len(times) for times in taken.values()] == [3, 3]  # 0.5 s a round: 1.0 s are too short, 1.5 s are not
+
+
+def test_peak_memory_is_this_process_own_whoever_started_it() -> None:
+    """getrusage would tell the starter's, which is the larger one here."""
+    code = "from nettailor_cli.core.deploy.timing import peak_memory; held = b'x' * {}; print(peak_memory())"
+    large = b"x" * 800_000_000
+    small, more = (
+        int(subprocess.run([sys.executable, "-c", code.format(n)], capture_output=True, text=True, check=True).stdout)
+        for n in (1, 100_000_000)
+    )
+    assert small < len(large) < peak_memory()
+    assert 90e6 < more - small < 150e6
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 4), (1e9, 6)])
