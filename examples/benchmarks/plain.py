@@ -93,13 +93,13 @@ class Student(nn.Module):
     def expected_complexity(self) -> Tensor:
         """Eq. 9 in shape: a sum over the paths, each with the products over its neighbours, in Python."""
         alphas = {sink: self.logits[str(sink)].softmax(dim=0) for sink in range(1, len(self.sources) + 1)}
-        total = torch.zeros(())
+        total = torch.zeros((), device=self.logits["1"].device)
         for sink, alpha in alphas.items():
             for number, source in enumerate([sink - 1, *self.sources[sink - 1]]):
-                gone_in = torch.zeros(()) if source == 0 else (1 - alphas[source]).prod()
+                gone_in = torch.zeros_like(total) if source == 0 else (1 - alphas[source]).prod()
                 last = sink == len(self.sources)
                 out = [alphas[s][self.sources[s - 1].index(sink) + 1] for s in alphas if sink in self.sources[s - 1]]
-                gone_out = torch.zeros(()) if last else torch.stack([1 - a for a in out]).prod()
+                gone_out = torch.zeros_like(total) if last else torch.stack([1 - a for a in out]).prod()
                 total = total + (alpha[number] - gone_in - gone_out) / len(alphas)
         return total
 
@@ -107,8 +107,8 @@ class Student(nn.Module):
 class Step:
     """One published step of tailoring: cross-entropy, gamma1 E[C], gamma2 times the block-local hints; SGD."""
 
-    def __init__(self, arch: str, classes: int) -> None:
-        self.teacher, self.student = Network(arch, classes).eval(), Student(arch, classes)
+    def __init__(self, arch: str, classes: int, device: torch.device) -> None:
+        self.teacher, self.student = Network(arch, classes).eval().to(device), Student(arch, classes).to(device)
         self.student.train()
         weights = [p for name, p in self.student.named_parameters() if p.requires_grad and "logits" not in name]
         groups = [{"params": weights, "weight_decay": 5e-4}, {"params": list(self.student.logits.parameters())}]

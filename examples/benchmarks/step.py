@@ -64,7 +64,7 @@ def make(name: str, arch: str, size: int, batch_size: int, machine: Machine) -> 
     images = torch.randn(batch_size, 3, size, size, generator=generator).to(machine.device)
     labels = torch.randint(CLASSES, (batch_size,), generator=generator).to(machine.device)
     if name == "plain":
-        step = plain.Step(arch, CLASSES)
+        step = plain.Step(arch, CLASSES, machine.device)
         return lambda: step(images, labels)
     batch = Batch(images.contiguous(memory_format=torch.channels_last), labels)
     teacher = Teacher(backbone(arch, size), CLASSES)
