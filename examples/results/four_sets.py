@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 import statistics
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tool import mean_and_spread, nettailor, on_test
 
 TEACH, TAILOR, FINETUNE = 16, 10, 14  # epochs: the defaults
 REFERENCE = TEACH + TAILOR + FINETUNE
@@ -40,12 +40,6 @@ SETS: dict[str, list[str]] = {
 }
 
 
-def nettailor(*words: object) -> dict[str, Any]:
-    """One command under --json; its document."""
-    done = subprocess.run(["nettailor", *map(str, words), "--json"], stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
-
-
 def make(file: Path, *words: object) -> dict[str, Any]:
     """`nettailor words`, unless it has written `file` before; what the file says of itself. Seconds go beside it."""
     clock = file.with_suffix(".seconds")
@@ -55,14 +49,6 @@ def make(file: Path, *words: object) -> dict[str, Any]:
         nettailor(*words, *resume)
         clock.write_text(f"{time.time() - started:.1f}")
     return {**nettailor("inspect", file), "seconds": float(clock.read_text()) if clock.exists() else math.nan}
-
-
-def measure(model: Path, data: Path) -> float:
-    """Test accuracy, taken once: kept beside the model."""
-    kept = model.with_suffix(".test.json")
-    if not kept.exists():
-        kept.write_text(json.dumps(nettailor("evaluate", model, "--data", data, "--split", "test")))
-    return json.loads(kept.read_text())["accuracy"]
 
 
 def val_accuracy(document: dict[str, Any], name: str) -> float:
@@ -139,13 +125,13 @@ def row(name: str, seed: int, runs: Runs, k: int, data: Path) -> dict[str, Any]:
         "test_images": chosen["data"]["images"]["test"],
         "val_images": chosen["data"]["images"]["val"],
         "reference_val": val_accuracy(runs.reference, "teacher"),
-        "reference_test": measure(runs.reference_run / "teacher.safetensors", data / name),
+        "reference_test": on_test(runs.reference_run / "teacher.safetensors", data / name),
         "teacher_val": val_accuracy(runs.teacher, "teacher"),
         "unpruned_val": val_accuracy(runs.student, "student"),
         "k": k,
         "tried": " ".join(f"{k}:{val_accuracy(document, 'model'):.2f}" for k, document in sorted(runs.tried.items())),
         "model_val": val_accuracy(chosen, "model"),
-        "model_test": measure(runs.run / f"model{k}.safetensors", data / name),
+        "model_test": on_test(runs.run / f"model{k}.safetensors", data / name),
         "macs_share": 100 * chosen["totals"]["macs"] / whole["macs"],
         "parameters_share": 100 * chosen["totals"]["parameters"] / whole["parameters"],
         "task_parameters": chosen["totals"]["task_parameters"],
@@ -155,12 +141,6 @@ def row(name: str, seed: int, runs: Runs, k: int, data: Path) -> dict[str, Any]:
         "seconds_tailor": runs.student["seconds"],
         "seconds_finetune": chosen["seconds"],
     }
-
-
-def mean_and_spread(values: list[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.1f} (one seed)"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:

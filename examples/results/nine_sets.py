@@ -14,10 +14,11 @@ import argparse
 import csv
 import json
 import statistics
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
+
+from tool import mean_and_spread, nettailor, on_test
 
 SEEDS = (0, 1, 2)
 SIZE = 64
@@ -32,22 +33,6 @@ SETS: dict[str, list[str]] = {
     "flowers17": ["--size", "96"],
     "flowers102": ["--size", "96"],
 }
-
-
-def nettailor(*words: object, may_miss: bool = False) -> dict[str, Any]:
-    """One command under --json; its document. `may_miss`: exit code 3, a gate that was not met, is no failure."""
-    done = subprocess.run(["nettailor", *map(str, words), "--json"], stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0 and not (may_miss and done.returncode == 3):
-        raise SystemExit(f"nettailor {words[0]}: exit {done.returncode}")
-    return json.loads(done.stdout)
-
-
-def on_test(model: Path, data: Path) -> float:
-    """Test accuracy, taken once: kept beside the model."""
-    kept = model.with_suffix(".test.json")
-    if not kept.exists():
-        kept.write_text(json.dumps(nettailor("evaluate", model, "--data", data, "--split", "test")))
-    return float(json.loads(kept.read_text())["accuracy"])
 
 
 def fit(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -108,12 +93,10 @@ def show(rows: list[dict[str, Any]]) -> None:
         mean[name]["difference"] = statistics.mean(differences)
 
         def pm(key: str, own: list[dict[str, Any]] = own) -> str:
-            values = [row[key] for row in own]
-            return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+            return mean_and_spread([row[key] for row in own])
 
-        spread = f" ± {statistics.stdev(differences):.1f}" if len(own) > 1 else ""
         print(
-            f"| {name} | {pm('reference')} | {pm('model')} | {mean[name]['difference']:+.1f}{spread} "
+            f"| {name} | {pm('reference')} | {pm('model')} | {mean_and_spread(differences, '+')} "
             f"| {mean[name]['macs']:.0f} % | {mean[name]['parameters']:.0f} % | {', '.join(r['blocks'] for r in own)} "
             f"| {pm('classifier')} | {pm('cut')} | {pm('random')} "
             f"| {statistics.median(r['seconds'] for r in own):.0f} |"
