@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from nettailor_cli.core.backbones import embedded
+from nettailor_cli.core.backbones import catalog, embedded
 from nettailor_cli.core.backbones.backbone import from_state
 from nettailor_cli.core.backbones.fingerprint import fingerprint_of
 from nettailor_cli.core.backbones.listing import folder, listing
