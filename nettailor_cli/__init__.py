@@ -2,11 +2,19 @@
 
 read_document(path)               what a model file says of itself: graph, classes, metrics (no torch)
 prune_file(student, output, ...)  step 4 on files
-load_model(path, home=, progress=) the network in a file, ready to run
-find_images(paths), predict(model, images, machine, top_k=)   the most probable classes, image by image
-evaluate_on(model, data, machine, progress)                   accuracy and loss on a folder
+load_model(path, home=)           the network in a file, ready to run: a Model
 choose_machine(device, precision) where and in which arithmetic
-Silent                            a progress that says nothing
+find_images(paths)                the image files that files, folders and patterns stand for
+predict(model, images, machine, top_k=)           the most probable classes: one Prediction per image, as they are ready
+predict_batches(...)                              the same in lists
+to_square(picture, side), probabilities(model, squares, machine)   for pictures that are in memory already
+export_model(model, output, form=) a standalone file, checked: "onnx", "pt2", "safetensors"
+load_standalone(path)             the network in a safetensors export, and its document
+evaluate_on(model, data, machine) accuracy, loss and Confusion on a folder: an Evaluation
+Silent                            a progress that says nothing; functions that take long have a parameter `progress`
+NettailorError                    what every error is, with `message` and `hint`
+
+examples/python_api.md shows them at work.
 """
 
 from importlib import import_module
@@ -17,12 +25,22 @@ from nettailor_cli._version import __version__
 _HOMES = {
     "read_document": "delta",
     "prune_file": "stages.prune",
+    "Model": "models",
     "load_model": "models",
-    "find_images": "inference",
-    "predict": "inference",
-    "evaluate_on": "inference",
+    "export_model": "deploy.export",
+    "load_standalone": "deploy.safetensors_file",
     "choose_machine": "training.precision",
+    "find_images": "data",
+    "to_square": "data",
+    "Prediction": "inference",
+    "predict": "inference",
+    "predict_batches": "inference",
+    "probabilities": "inference",
+    "Evaluation": "inference",
+    "evaluate_on": "inference",
+    "Confusion": "confusion",
     "Silent": "progress",
+    "NettailorError": "errors",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -32,3 +50,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"nettailor_cli.core.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -31,7 +31,11 @@ def test_every_file_is_in_its_place(shop: Workshop) -> None:
     models = {f"{stage}.safetensors" for stage in ("teacher", "student", "pruned", "model")}
     assert set(contents(shop.run)) == {*models, "run.toml", "log.jsonl"}
     fingerprint = read_document(shop.run / "model.safetensors").fingerprint
-    assert set(contents(shop.home)) == {f"backbones/resnet18.custom-{fingerprint[:12]}.safetensors"}
+    kept = set(contents(shop.home))
+    assert {name for name in kept if not name.startswith("cache/")} == {
+        f"backbones/resnet18.custom-{fingerprint[:12]}.safetensors"
+    }
+    assert all(name.endswith(".pixels") for name in kept if name.startswith("cache/"))
     assert {"run", "teach", "tailor", "finetune"} <= set(tomllib.loads((shop.run / "run.toml").read_text()))
     assert [(line["stage"], line["epoch"]) for line in log_of(shop.run)] == [
         ("teach", 1),

@@ -58,7 +58,7 @@ def score(file: Path, name: str, teacher: Path, data: Path) -> Score:
     dataset = read_dataset(data, seed=0, classes=document.classes)
     machine = choose_machine("auto", "fp32")
     pictures = load_pictures(
-        select(dataset, "val"), document.preprocessing.resize, workers=os.cpu_count() or 1, progress=Silent(),
+        dataset, select(dataset, "val"), document.preprocessing.resize, workers=os.cpu_count() or 1, progress=Silent(),
         memory_limit=MEMORY_LIMIT, skip_bad=False,
     )  # fmt: skip
     network.to(machine.device, memory_format=torch.channels_last)

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from nettailor_cli._version import __version__
-from nettailor_cli.cli import backbones, evaluate, finetune, inspect, predict, prune, tailor, teach
+from nettailor_cli.cli import (
+    backbones,
+    benchmark,
+    evaluate,
+    export,
+    finetune,
+    fit,
+    inspect,
+    predict,
+    prune,
+    tailor,
+    teach,
+)
 from nettailor_cli.cli.errors import reports_errors
 
 app = typer.Typer(
@@ -21,9 +33,12 @@ app.command("teach")(reports_errors(teach.teach))
 app.command("tailor")(reports_errors(tailor.tailor))
 app.command("prune")(reports_errors(prune.prune))
 app.command("finetune")(reports_errors(finetune.finetune))
+app.command("fit")(reports_errors(fit.fit))
 app.command("inspect")(reports_errors(inspect.inspect))
 app.command("evaluate")(reports_errors(evaluate.evaluate))
 app.command("predict")(reports_errors(predict.predict))
+app.command("benchmark")(reports_errors(benchmark.benchmark))
+app.command("export")(reports_errors(export.export))
 app.add_typer(backbones.app, name="backbones")
 
 
@@ -41,5 +56,5 @@ def main(
 ) -> None:
     """Tailor pretrained image networks: one frozen backbone, a small delta per task.
 
-    nettailor teach → tailor → prune → finetune, and look at any of their files with inspect.
+    nettailor fit does it all: teach → tailor → prune → finetune. Look at any of their files with inspect.
     """

@@ -10,11 +10,12 @@ from rich.table import Table
 
 from nettailor_cli.cli import options
 from nettailor_cli.cli.errors import reports_errors
-from nettailor_cli.cli.output import Output, harmless
+from nettailor_cli.cli.output import Output
 from nettailor_cli.core.backbones.catalog import ARCHS, torchvision_tags
 from nettailor_cli.core.backbones.embedded import embedded
 from nettailor_cli.core.backbones.listing import StoredBackbone, folder, listing
 from nettailor_cli.core.errors import FileError, UsageError
+from nettailor_cli.core.printable import harmless
 
 app = typer.Typer(help="List, fetch and verify pretrained backbones.", invoke_without_command=True)
 

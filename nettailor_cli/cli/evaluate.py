@@ -8,13 +8,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from nettailor_cli.cli import confusion as views
 from nettailor_cli.cli import options
+from nettailor_cli.cli.completion import model_files
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.errors import GateNotMet, UsageError
+from nettailor_cli.core.settings import CACHE_LIMIT, checked
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a model file: teacher, student, pruned or final")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="a model file: teacher, student, pruned or final", autocompletion=model_files
+        ),
+    ],
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="folder of pictures", show_default=False)],
     split: Annotated[
         str | None,
@@ -33,17 +41,31 @@ def evaluate(
         float | None,
         typer.Option("--min-accuracy", metavar="PERCENT", help="exit 3 when the accuracy is lower", show_default=False),
     ] = None,
+    confusion: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--confusion",
+            metavar="FILE.csv|.png|.svg",
+            help="write the confusion matrix, as the ending says; may be given several times",
+            show_default=False,
+        ),
+    ] = None,
     skip_bad_images: Annotated[bool, typer.Option("--skip-bad-images", help="leave broken pictures out")] = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     workers: options.Workers = 0,
+    cache_limit: options.CacheLimit = f"{CACHE_LIMIT / 1e9:g}GB",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure accuracy and loss of a model on a folder of pictures."""
+    """Measure a model on a folder of pictures: accuracy and loss, also class by class, and what it confuses."""
     output = Output(as_json=as_json, quiet=quiet)
     if split not in (None, "train", "val", "test", "all"):
         raise UsageError(f"--split {split} is unknown", "choose train, val, test or all")
+    for path in confusion or ():
+        views.check_file(path)
+    limit = checked("cache_limit", cache_limit)
+    from nettailor_cli.core.data import Cache
     from nettailor_cli.core.inference import evaluate_on
     from nettailor_cli.core.models import load_model
     from nettailor_cli.core.training.precision import choose_machine
@@ -51,7 +73,10 @@ def evaluate(
     loaded = load_model(model, home=options.home(), progress=output)
     machine = choose_machine(device, "fp32" if precision == "auto" else precision)
     ks = tuple(dict.fromkeys((1, *(top_k or ()))))
-    done = evaluate_on(loaded, data, machine, output, split=split, top_k=ks, workers=workers, skip_bad=skip_bad_images)
+    done = evaluate_on(
+        loaded, data, machine, output, split=split, top_k=ks, workers=workers, skip_bad=skip_bad_images,
+        cache=Cache(options.home(), limit),
+    )  # fmt: skip
     score = done.score
     document = {
         "file": str(model),
@@ -63,6 +88,7 @@ def evaluate(
         "top_k": {str(k): share for k, share in score.top_k.items()},
         "device": machine.device.type,
         "precision": machine.precision,
+        **views.documents(done.confusion),
     }
 
     def show(console: Console) -> None:
@@ -70,7 +96,11 @@ def evaluate(
         for k, share in score.top_k.items():
             if k > 1:
                 console.print(f"top-{k} {share:.2f} %")
+        views.show(console, done.confusion)
 
     output.result(document, show)
+    for path in confusion or ():
+        views.write_file(path, done.confusion)
+        output.note(f"wrote {path}")
     if min_accuracy is not None and not score.accuracy >= min_accuracy:  # NaN is no gate to pass
         raise GateNotMet(f"accuracy {score.accuracy:.2f} % is below --min-accuracy {min_accuracy:g}")

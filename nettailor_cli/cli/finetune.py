@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nettailor_cli.cli import options
+from nettailor_cli.cli.completion import model_files
 from nettailor_cli.cli.output import Output
 from nettailor_cli.cli.training import make_job, show_written
 from nettailor_cli.core.errors import UsageError
@@ -17,7 +18,7 @@ from nettailor_cli.core.settings import FINETUNE
 @options.with_settings(FINETUNE)
 def finetune(
     *,
-    pruned: Annotated[Path, typer.Argument(metavar="PRUNED", help="what prune wrote")],
+    pruned: Annotated[Path, typer.Argument(metavar="PRUNED", help="what prune wrote", autocompletion=model_files)],
     output_file: options.OutputFile = None,
     run: options.RunPath = None,
     data: options.Data = None,

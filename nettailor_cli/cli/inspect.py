@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,22 +12,65 @@ from rich.table import Table
 from rich.text import Text
 
 from nettailor_cli.cli import options
-from nettailor_cli.cli.output import Output, harmless
+from nettailor_cli.cli.completion import model_files
+from nettailor_cli.cli.figures import macs, millions
+from nettailor_cli.cli.output import Output
+from nettailor_cli.core.budgets import COUNT, Budget, parse_budget
 from nettailor_cli.core.delta import STAGES, TEACHER, ModelDocument, read_document
-from nettailor_cli.core.graph import Cost
+from nettailor_cli.core.deploy.spread import duration
+from nettailor_cli.core.errors import GateNotMet, UsageError
+from nettailor_cli.core.graph import total
+from nettailor_cli.core.printable import harmless
 
 STEPS = ("teach", "tailor", "prune", "finetune")
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="a teacher, student, pruned or final model")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="a teacher, student, pruned or final model", autocompletion=model_files),
+    ],
+    max_macs: Annotated[
+        str | None,
+        typer.Option(
+            "--max-macs",
+            metavar="BUDGET",
+            help="exit 3 when it takes more: 900M, 0.9G, or 40% of the backbone's",
+            show_default=False,
+        ),
+    ] = None,
+    max_params: Annotated[
+        str | None,
+        typer.Option("--max-params", metavar="BUDGET", help="the same for parameters", show_default=False),
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE.svg", help="draw the architecture", show_default=False)
+    ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option("--png", metavar="FILE.png", help="the same as PNG (needs nettailor[plot])", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace pictures that are there")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Show the kept blocks, sizes and provenance of a model file."""
+    budgets = {
+        flag: parse_budget(text, COUNT, flag)
+        for flag, text in (("--max-macs", max_macs), ("--max-params", max_params))
+        if text is not None
+    }
     document = read_document(file)
     output = Output(as_json=as_json, quiet=quiet)
-    result = {"file": str(file), "bytes": file.stat().st_size, **document.to_json(), **summary_document(document)}
+    pictures = {form: path for form, path in (("svg", svg), ("png", png)) if path is not None}
+    _draw(document, pictures, output, force=force)
+    result = {
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        "pictures": {form: str(path) for form, path in pictures.items()},
+        **document.to_json(),
+        **summary_document(document),
+    }
 
     def show(console: Console) -> None:
         console.print(_nodes(document))
@@ -34,6 +78,47 @@ def inspect(
         _show_provenance(console, document, file)
 
     output.result(result, show)
+    _check_gates(document, budgets)
+
+
+def _check_gates(document: ModelDocument, budgets: Mapping[str, Budget]) -> None:
+    """Raises GateNotMet with one line for every budget that is exceeded."""
+    cost, whole = document.graph.cost, document.graph.backbone
+    measured = {
+        "--max-macs": ("MACs", macs, cost.macs, whole.macs),
+        "--max-params": ("parameters", millions, cost.parameters, whole.parameters),
+    }
+    missed = []
+    for flag, budget in budgets.items():
+        name, shown, value, backbone = measured[flag]
+        if not budget.allows(value, backbone):
+            missed.append(
+                f"{shown(value)} {name} ({100 * value / backbone:.1f} % of the backbone's) are above "
+                f"{flag} {budget.text}"
+            )
+    if missed:
+        raise GateNotMet("\n".join(missed))
+
+
+def _draw(document: ModelDocument, pictures: Mapping[str, Path], output: Output, *, force: bool) -> None:
+    """Draw the picture of each form, then write them to their paths. Raises UsageError before anything is written."""
+    if not pictures:
+        return
+    from nettailor_cli.core.drawing.pictures import draw_architecture
+    from nettailor_cli.core.files import write_bytes
+    from nettailor_cli.core.run import refuse_to_overwrite
+
+    for form, path in pictures.items():
+        if path.suffix.lower() != f".{form}":
+            raise UsageError(f"--{form} {path}: the file's name has to end in .{form}")
+        refuse_to_overwrite(path, force=force)
+    drawn = [(path, draw_architecture(document, form)) for form, path in pictures.items()]
+    for path, data in drawn:
+        try:
+            write_bytes(path, data)
+        except UsageError as error:
+            raise UsageError(error.message, "name another file") from error
+        output.note(f"drawn: {path}")
 
 
 def summary_document(document: ModelDocument) -> dict[str, Any]:
@@ -41,6 +126,7 @@ def summary_document(document: ModelDocument) -> dict[str, Any]:
     graph = document.graph
     cost, whole = graph.cost, graph.backbone
     universal, task = _shares(document)
+    measured = cost.latency is not None and whole.latency is not None
     return {
         "stage": document.stage,
         "totals": {
@@ -50,8 +136,14 @@ def summary_document(document: ModelDocument) -> dict[str, Any]:
             "macs": cost.macs,
             "blocks": len(graph.universal),
             "proxies": len(graph.proxies),
+            **({"latency_us": cost.latency} if measured else {}),
         },
-        "backbone_totals": {"parameters": whole.parameters, "macs": whole.macs, "blocks": graph.last},
+        "backbone_totals": {
+            "parameters": whole.parameters,
+            "macs": whole.macs,
+            "blocks": graph.last,
+            **({"latency_us": whole.latency} if measured else {}),
+        },
         "removed": {
             "parameters": 100 * (1 - cost.parameters / whole.parameters),
             "macs": 100 * (1 - cost.macs / whole.macs),
@@ -76,16 +168,19 @@ def show_summary(console: Console, document: ModelDocument) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("", document.stage, "backbone", "removed"):
         table.add_column(column, justify="left" if not column else "right")
-    rows = (
-        ("parameters", _millions(cost.parameters), _millions(whole.parameters), 1 - cost.parameters / whole.parameters),
-        ("MACs", _macs(cost.macs), _macs(whole.macs), 1 - cost.macs / whole.macs),
+    rows = [
+        ("parameters", millions(cost.parameters), millions(whole.parameters), 1 - cost.parameters / whole.parameters),
+        ("MACs", macs(cost.macs), macs(whole.macs), 1 - cost.macs / whole.macs),
         ("blocks", str(len(graph.universal)), str(graph.last), 1 - len(graph.universal) / graph.last),
-    )
+    ]
+    if cost.latency is not None and whole.latency:
+        row = ("latency", duration(cost.latency), duration(whole.latency), 1 - cost.latency / whole.latency)
+        rows.append(row)
     for name, own, theirs, removed in rows:
         table.add_row(name, own, theirs, f"{100 * removed:.1f} %" if removed >= 0 else f"{-100 * removed:.1f} % more")
     console.print(table)
     universal, task = _shares(document)
-    console.print(f"{_millions(universal)} universal parameters, {_millions(task)} this task's own")
+    console.print(f"{millions(universal)} universal parameters, {millions(task)} this task's own")
     for name in (stage for stage in STAGES if stage in document.metrics):
         metric = document.metrics[name]
         measured = (
@@ -105,7 +200,7 @@ def _nodes(document: ModelDocument) -> Table:
     table.add_column("universal", justify="right")
     table.add_column("task", justify="right")
     table.add_column("MACs", justify="right")
-    table.add_row("0", "stem", "", "", _millions(graph.stem.parameters), "", _macs(graph.stem.macs))
+    table.add_row("0", "stem", "", "", millions(graph.stem.parameters), "", macs(graph.stem.macs))
     for node in range(1, graph.last + 1):
         paths = graph.into(node)
         if not paths:
@@ -113,18 +208,18 @@ def _nodes(document: ModelDocument) -> Table:
             continue
         universal = next((path for path in paths if path.is_universal), None)
         proxies = [path for path in paths if not path.is_universal]
-        own = sum((path.cost for path in proxies), Cost(0, 0))
-        cost = sum((path.cost for path in paths), Cost(0, 0))
+        own = total(path.cost for path in proxies)
+        cost = total(path.cost for path in paths)
         table.add_row(
             str(node),
             "kept" if universal else Text("removed", style="dim"),
             f"{universal.alpha:.2f}" if universal else "",
             ", ".join(f"{path.source} ({path.alpha:.2f})" for path in proxies),
-            _millions(universal.cost.parameters) if universal else "",
-            _millions(own.parameters) if proxies else "",
-            _macs(cost.macs),
+            millions(universal.cost.parameters) if universal else "",
+            millions(own.parameters) if proxies else "",
+            macs(cost.macs),
         )
-    table.add_row("", "head", "", "", "", _millions(graph.head.parameters), _macs(graph.head.macs))
+    table.add_row("", "head", "", "", "", millions(graph.head.parameters), macs(graph.head.macs))
     return table
 
 
@@ -136,7 +231,7 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
     images = ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test") if split in counts)
     steps = [step for step in STEPS if step in document.settings]
     seeds = {settings.get("seed") for settings in document.settings.values() if "seed" in settings}
-    lines = (
+    lines = [
         ("backbone", f"{document.backbone}, fingerprint {document.fingerprint[:12]}"),
         ("classes", f"{len(names)}: {shown}"),
         ("input", f"{pre.size} px, mean {list(pre.mean)}, std {list(pre.std)}"),
@@ -146,14 +241,11 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
             f"nettailor {document.package}: {' > '.join(steps)}, seed {', '.join(map(str, seeds))}",
         ),
         ("file", f"{file.stat().st_size / 1e6:.2f} MB, digests checked"),
-    )
+    ]
+    tailored = document.settings.get("tailor", {})
+    if "latency_table" in tailored:
+        table = tailored["latency_table"]
+        text = f"the parts' sum at batch {tailored['latency_batch']}, table {table['digest'][:12]}: {table['machine']}"
+        lines.append(("latency", text))
     for name, text in lines:
         console.print(Text(f"{name:<9} {harmless(text)}"))
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.2f} M" if count >= 10_000 else f"{count / 1e3:.1f} k"
-
-
-def _macs(count: int) -> str:
-    return f"{count / 1e9:.3f} G" if count >= 1e8 else f"{count / 1e6:.2f} M"

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from nettailor_cli.core.errors import UsageError
-from nettailor_cli.core.settings import FIELDS, PRESETS, TEACH, fields_of, flag_of
+from nettailor_cli.core.settings import FIELDS, PRESETS, SIZES, TEACH, fields_of, flag_of
 
 Data = Annotated[
     Path | None,
@@ -96,6 +96,16 @@ TeacherFile = Annotated[
     typer.Option("--teacher", metavar="FILE", help="teacher to imitate (default: the run's)", show_default=False),
 ]
 NoTeacher = Annotated[bool, typer.Option("--no-teacher", help="train without a teacher's hint")]
+LatencyTableFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--latency-table",
+        metavar="FILE",
+        help="with --cost latency: what benchmark --calibrate wrote (default: this machine is measured)",
+        rich_help_panel="Objective",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document", rich_help_panel="Output")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors and warnings only", rich_help_panel="Output")]
 Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="where to compute")]
@@ -105,13 +115,14 @@ Precision = Annotated[
 Workers = Annotated[
     int, typer.Option("--workers", min=0, max=1024, help="threads that decode pictures (0: one per core)")
 ]
+CacheLimit = Annotated[str, typer.Option("--cache-limit", metavar="SIZE", help=FIELDS["cache_limit"].metadata["help"])]
 OutputFile = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="where to write", show_default=False)
 ]
 
 
 def home() -> Path:
-    """Where backbones are kept: $NETTAILOR_HOME, or ~/.nettailor."""
+    """Where backbones and decoded pictures are kept: $NETTAILOR_HOME, or ~/.nettailor."""
     named = os.environ.get("NETTAILOR_HOME")
     try:
         return Path(named) if named else Path.home() / ".nettailor"
@@ -132,12 +143,17 @@ def three_numbers(text: str | None, flag: str) -> tuple[float, ...] | None:
     return numbers
 
 
-def with_settings(stage: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace a command's parameter `settings` by one option per setting of `stage`; what is typed comes as a dict."""
+def with_settings(
+    stage: str, names: Sequence[str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace a command's parameter `settings` by one option per setting; what is typed comes as a dict.
+
+    The settings are those of `stage`, or only `names` of them.
+    """
+    names = fields_of(stage) if names is None else names
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
-        names = fields_of(stage)
 
         def wrapped(**values: Any) -> None:
             typed = {name: values.pop(name) for name in names}
@@ -171,7 +187,7 @@ def _option(name: str, stage: str) -> inspect.Parameter:
     metavar = None
     if name == "skips":
         python_type, metavar = str, "K|dense"
-    elif name == "memory_limit":
+    elif name in SIZES:
         python_type, metavar = str, "SIZE"
     elif name == "device":
         metavar = "auto|cpu|cuda|mps"
@@ -200,7 +216,7 @@ def _default(name: str, stage: str) -> str:
     if default is None:
         return ""
     shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
-    if name == "memory_limit":
+    if name in SIZES:
         shown = f"{default / 1e9:g}GB"
     carried = "the run's, else " if FIELDS[name].metadata["carried"] and stage != TEACH else ""
     return f" (default: {carried}{shown})"

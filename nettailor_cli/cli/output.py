@@ -6,14 +6,18 @@ epoch. Whatever comes from files (class names, paths) is shown with control char
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
 from rich.text import Text
+
+from nettailor_cli.core.printable import harmless
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -22,11 +26,11 @@ PLAIN_WIDTH = 100
 """Columns where there is no terminal to ask: a log should not depend on the window that it was made in."""
 
 
-def harmless(text: object) -> str:
-    """`text` with control characters, terminal escapes and lone surrogates shown as escapes."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii") for c in str(text)
-    )
+def csv_line(cells: Iterable[str]) -> str:
+    """One line of a CSV file, without its end; nothing in a cell can break the line."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="").writerow([harmless(cell) for cell in cells])
+    return stream.getvalue()
 
 
 class Output:
@@ -52,9 +56,11 @@ class Output:
         elif not self.quiet:
             show(self.out)
 
-    def row(self, text: str) -> None:
-        """One line of a result that is made of lines (JSON lines, CSV)."""
-        print(text)
+    def rows(self, lines: Iterable[str]) -> None:
+        """Some lines of a result that is made of lines (JSON lines, CSV), for whoever reads them to have at once."""
+        for line in lines:
+            print(line)
+        print(end="", flush=True)
 
     # progress
 

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from nettailor_cli.cli import options
+from nettailor_cli.cli.completion import model_files
 from nettailor_cli.cli.output import Output
 from nettailor_cli.cli.training import show_written
 from nettailor_cli.core.stages.prune import MACS_SHARE, PROXY_THRESHOLD, prune_file
 
 
 def prune(
-    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="what tailor wrote")],
+    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="what tailor wrote", autocompletion=model_files)],
     remove: Annotated[
         int | None,
         typer.Option(

@@ -20,6 +20,7 @@ def tailor(
     weights: options.Weights = None,
     teacher: options.TeacherFile = None,
     no_teacher: options.NoTeacher = False,
+    latency_table: options.LatencyTableFile = None,
     preset: options.Preset = None,
     size: options.Size = None,
     mean: options.Mean = None,
@@ -42,5 +43,5 @@ def tailor(
     )  # fmt: skip
     from nettailor_cli.core.stages.start import start_tailor
 
-    document = start_tailor(job, teacher, no_teacher=no_teacher)
+    document = start_tailor(job, teacher, no_teacher=no_teacher, latency_table=latency_table)
     show_written(output, document, job.run.student, f"nettailor prune {job.run.student}")

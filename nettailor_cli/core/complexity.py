@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nettailor_cli.core.backbones.backbone import Backbone
+from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph, Path, sources_of_proxies, untouched
 from nettailor_cli.core.proxies import make_proxy, pool, stride_between
 from nettailor_cli.core.student import PROXY_LOGIT, UNIVERSAL_LOGIT
@@ -29,7 +30,7 @@ _COUNTED = ("conv", "linear", "addmm", "matmul", "mm", "bmm", "einsum")
 class ExpectedComplexity(nn.Module):
     """E[C] of a student as a function of its attention: one number, relative to the backbone (stem and blocks).
 
-    `cost` "macs" or "params" says what C counts; `exclusion` which reading of Eqs. 5-10 combines the events.
+    `cost` "macs", "params" or "latency" says what C counts; `exclusion` which reading of Eqs. 5-10 combines the events.
     """
 
     def __init__(self, graph: Graph, *, exclusion: str = "published", cost: str = "macs") -> None:
@@ -63,11 +64,20 @@ class ExpectedComplexity(nn.Module):
 
 
 def path_costs(graph: Graph, cost: str) -> tuple[list[float], float]:
-    """The paths' costs, in canonical order, and the backbone's (stem and blocks, no classifier), in the same unit."""
-    whole = graph.stem, *graph.blocks
-    if cost == "params":
-        return [float(p.cost.parameters) for p in graph.paths], float(sum(c.parameters for c in whole))
-    return [float(p.cost.macs) for p in graph.paths], float(sum(c.macs for c in whole))
+    """The paths' costs, in canonical order, and the backbone's (stem and blocks, no classifier), in the same unit.
+
+    Raises UsageError for "latency" when the graph carries none: see `deploy.latency_table.LatencyTable.on`.
+    """
+    paths = [_number(p.cost, cost) for p in graph.paths]
+    return paths, sum(_number(c, cost) for c in (graph.stem, *graph.blocks))
+
+
+def _number(cost: Cost, kind: str) -> float:
+    if kind == "latency":
+        if cost.latency is None:
+            raise UsageError("the graph has no measured latencies", "tailor it with --cost latency")
+        return cost.latency
+    return float(cost.parameters if kind == "params" else cost.macs)
 
 
 def _padded_rows(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -17,6 +17,8 @@ _WRONG_PLACE = {
 }  # fmt: skip
 """What is wrong with the name or the rights, as against a disk that is full or failing."""
 
+_ELSEWHERE = "choose another place to write to"
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a name beside `path`, flush what it wrote, and rename it to `path`.
@@ -42,7 +44,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         message = f"can't write {path}: {error.strerror or error}"
         if error.errno in _WRONG_PLACE:
-            raise UsageError(message, "choose another place with --run or -o") from error
+            raise UsageError(message, _ELSEWHERE) from error
         raise RunFailed(message, "free some space and start again (a training: with --resume)") from error
     finally:
         if temporary is not None:
@@ -52,16 +54,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def check_place(path: Path) -> None:
     """Raises UsageError when it can be seen beforehand that `path` can't be written: hours of training may follow."""
-    hint = "choose another place with --run or -o"
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if path.is_dir():
-        raise UsageError(f"can't write {path}: it is a folder", hint)
+        raise UsageError(f"can't write {path}: it is a folder", _ELSEWHERE)
     if not folder.is_dir():
-        raise UsageError(f"can't write {path}: {folder} is not a folder", hint)
+        raise UsageError(f"can't write {path}: {folder} is not a folder", _ELSEWHERE)
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"can't write {path}: no permission to write in {folder}", hint)
+        raise UsageError(f"can't write {path}: no permission to write in {folder}", _ELSEWHERE)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -82,6 +83,11 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hex. Raises OSError when it can't be read."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def size_text(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def _flush_directory(directory: Path) -> None:

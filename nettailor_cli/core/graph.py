@@ -18,18 +18,24 @@ PROXY = "proxy"
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters (numbers that are trained or were pretrained) and MACs (one multiply-add = 1)."""
+    """Parameters (numbers that are trained or were pretrained), MACs (one multiply-add = 1), and measured latency.
+
+    `latency` is in microseconds; None where nobody has measured it.
+    """
 
     parameters: int
     macs: int
+    latency: float | None = None
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.parameters + other.parameters, self.macs + other.macs)
+        """The sum; its latency is known only if both are."""
+        latency = None if self.latency is None or other.latency is None else self.latency + other.latency
+        return Cost(self.parameters + other.parameters, self.macs + other.macs, latency)
 
 
 def total(costs: Iterable[Cost]) -> Cost:
     """The sum of `costs`; nothing costs nothing."""
-    return sum(costs, Cost(0, 0))
+    return sum(costs, Cost(0, 0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -197,15 +203,19 @@ def sources_of_proxies(node: int, skips: int | None) -> range:
     return range(node - 1, node - 1 - reach, -1)
 
 
-def _cost_to_json(cost: Cost) -> dict[str, int]:
-    return {"parameters": cost.parameters, "macs": cost.macs}
+def _cost_to_json(cost: Cost) -> dict[str, int | float]:
+    measured = {} if cost.latency is None else {"latency_us": cost.latency}
+    return {"parameters": cost.parameters, "macs": cost.macs, **measured}
 
 
 def _cost_from_json(document: dict[str, Any]) -> Cost:
     parameters, macs = document["parameters"], document["macs"]
     if type(parameters) is not int or type(macs) is not int or parameters < 0 or macs < 0:
         raise ValueError("parameters and MACs must be whole numbers, zero or more")
-    return Cost(parameters, macs)
+    latency = document.get("latency_us")
+    if latency is not None and not (type(latency) in (int, float) and 0 <= latency < math.inf):
+        raise ValueError("a latency must be a number of microseconds, zero or more")
+    return Cost(parameters, macs, None if latency is None else float(latency))
 
 
 def _path_from_json(document: dict[str, Any]) -> Path:

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from nettailor_cli.core import delta
-from nettailor_cli.core.backbones.backbone import from_state, head_state
+from nettailor_cli.core.backbones.backbone import Backbone, from_state, head_state
 from nettailor_cli.core.backbones.catalog import parse_name
 from nettailor_cli.core.backbones.store import find_by_fingerprint
 from nettailor_cli.core.backbones.weights_file import read_weights
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.preprocessing import Preprocessing
-from nettailor_cli.core.progress import Progress
+from nettailor_cli.core.progress import SILENT, Progress
 from nettailor_cli.core.sealed import is_sealed
+from nettailor_cli.core.settings import TEACH
 from nettailor_cli.core.state import copy_state
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
@@ -35,21 +36,29 @@ class Model:
         return self.network(images).logits
 
 
-def load_model(path: Path, *, home: Path, progress: Progress) -> Model:
+def load_model(path: Path, *, home: Path, progress: Progress = SILENT) -> Model:
     """The model in the file `path`: a teacher, or a delta with its backbone found by fingerprint under `home`.
 
     Raises UsageError or FileError; see `delta.read_document` and `backbones.store.find_by_fingerprint`.
     """
     document, tensors = delta.read(path)
     if document.stage == delta.TEACHER:
-        return Model(
-            document, _teacher_from(path, document.backbone, tensors, document.preprocessing, len(document.classes))
-        )
+        return Model(document, _own_teacher(path, document, tensors))
     backbone = find_by_fingerprint(document.fingerprint, name=document.backbone, home=home, progress=progress)
     backbone.preprocessing = document.preprocessing
+    return Model(document, student_from(document, tensors, backbone, source=str(path)))
+
+
+def student_from(
+    document: ModelDocument, tensors: dict[str, Tensor], backbone: Backbone, *, source: str = "this delta"
+) -> Student:
+    """The network of a delta on its `backbone`, whose modules it takes over, in evaluation mode.
+
+    Raises FileError when the three don't fit together; `source` is how messages call the delta.
+    """
     if len(backbone.blocks) != document.graph.last:
         raise FileError(
-            f"{path} has {document.graph.last} blocks, its backbone {document.backbone} {len(backbone.blocks)}"
+            f"{source} has {document.graph.last} blocks, its backbone {document.backbone} {len(backbone.blocks)}"
         )
     try:
         student = Student(
@@ -61,10 +70,10 @@ def load_model(path: Path, *, home: Path, progress: Progress) -> Model:
         )
         student.load_task_state(tensors)
     except FileError as error:
-        raise FileError(f"{path}: {error.message}", error.hint) from error
+        raise FileError(f"{source}: {error.message}", error.hint) from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise FileError(f"{path} does not fit its own description: {error}") from error
-    return Model(document, student.eval())
+        raise FileError(f"{source} does not fit its own description: {error}") from error
+    return student.eval()
 
 
 def load_teacher(
@@ -89,13 +98,28 @@ def load_teacher(
             raise FileError(
                 f"{path} was made for other mean and std than the backbone's", "teach again: nettailor teach"
             )
-        return _teacher_from(path, document.backbone, tensors, document.preprocessing, len(document.classes)), document
+        if document.settings.get(TEACH, {}).get("cut") is not None:
+            raise FileError(
+                f"{path} was cut after block {document.graph.last}: a student's teacher has all blocks",
+                "teach one without --cut",
+            )
+        return _own_teacher(path, document, tensors), document
     tensors, _ = read_weights(path)
     return _teacher_from(path, backbone, tensors, preprocessing, len(classes)), None
 
 
+def _own_teacher(path: Path, document: ModelDocument, tensors: dict[str, Tensor]) -> Teacher:
+    classes, last = len(document.classes), document.graph.last
+    return _teacher_from(path, document.backbone, tensors, document.preprocessing, classes, last)
+
+
 def _teacher_from(
-    path: Path, name: str, tensors: dict[str, Tensor], preprocessing: Preprocessing, classes: int
+    path: Path,
+    name: str,
+    tensors: dict[str, Tensor],
+    preprocessing: Preprocessing,
+    classes: int,
+    last: int | None = None,
 ) -> Teacher:
     head = head_state(tensors)
     if head is None:
@@ -104,7 +128,7 @@ def _teacher_from(
         raise FileError(f"{path} knows {len(head['bias'])} classes, the data have {classes}")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in head.values()):
         raise FileError(f"{path}: the classifier has values that are not finite")
-    backbone = from_state(name, tensors, preprocessing, source=str(path))
+    backbone = from_state(name, tensors, preprocessing, source=str(path), last=last)
     teacher = Teacher(backbone, classes)
     copy_state(dict(teacher.head.named_parameters()), head)
     return teacher

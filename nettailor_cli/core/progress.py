@@ -48,3 +48,7 @@ class Silent:
 
     def finish(self, line: str = "") -> None:
         pass
+
+
+SILENT = Silent()
+"""The one to use where nobody watches."""

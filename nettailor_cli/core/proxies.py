@@ -23,7 +23,12 @@ def pool(x: Tensor, stride: int) -> Tensor:
     """
     if stride == 1:
         return x
-    return F.max_pool2d(x, kernel_size=stride + 1, stride=stride, padding=stride // 2)
+    return F.max_pool2d(x, *pool_window(stride))
+
+
+def pool_window(stride: int) -> tuple[int, int, int]:
+    """Kernel, stride and padding of `pool`."""
+    return stride + 1, stride, stride // 2
 
 
 def stride_between(strides: Sequence[int], source: int, sink: int) -> int:

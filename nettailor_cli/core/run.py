@@ -2,6 +2,7 @@
 
 RUN/teacher.safetensors student.safetensors pruned.safetensors model.safetensors
 RUN/run.toml       every resolved setting, per stage; a later command takes it as its --config if asked
+RUN/latency.toml   what the student was tailored for with --cost latency
 RUN/log.jsonl      one line per epoch
 RUN/checkpoints/   what --resume goes on from
 """
@@ -32,6 +33,7 @@ class RunDirectory:
         self.pruned = path / "pruned.safetensors"
         self.model = path / "model.safetensors"
         self.toml = path / "run.toml"
+        self.latencies = path / "latency.toml"
         self.log_file = path / "log.jsonl"
 
     def checkpoint(self, stage: str, output: Path) -> Path:

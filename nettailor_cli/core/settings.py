@@ -7,19 +7,22 @@ Flags win over the config file, the file over the preset, the preset over what t
 from __future__ import annotations
 
 import dataclasses
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nettailor_cli.core.budgets import BYTES
 from nettailor_cli.core.errors import UsageError, did_you_mean
 
 TEACH, TAILOR, FINETUNE = "teach", "tailor", "finetune"
 STAGES = (TEACH, TAILOR, FINETUNE)
 STUDENT = (TAILOR, FINETUNE)
 MEMORY_LIMIT = 4 * 10**9
+CACHE_LIMIT = 20 * 10**9
+SIZES = ("cache_limit", "memory_limit")
+"""Settings in bytes, which may be written with a unit."""
 
 
 def _setting(
@@ -113,6 +116,14 @@ class Settings:
         carried=True,
         panel="Data",
     )
+    fold: int = _setting(
+        0,
+        "for cross-validation: which part of that size becomes val; above 0 a val folder is put to train first",
+        low=0,
+        high=99,
+        carried=True,
+        panel="Data",
+    )
     group: str | None = _setting(
         None,
         "regular expression over CLASS/FILE; what shares its match stays on one side of the split",
@@ -122,6 +133,18 @@ class Settings:
     skip_bad_images: bool = _setting(False, "leave broken pictures out instead of stopping", carried=True, panel="Data")
     seed: int = _setting(
         0, "seed of split, start values, order and augmentation", low=0, high=2**31 - 1, carried=True, panel="Data"
+    )
+    # the teacher
+    freeze: bool = _setting(
+        False, "train the classifier alone, on the backbone's features as they are", stages=(TEACH,), panel="Teacher"
+    )
+    cut: int | None = _setting(
+        None,
+        "only the backbone's first so many blocks, with the classifier behind the last of them",
+        stages=(TEACH,),
+        low=1,
+        high=1000,
+        panel="Teacher",
     )
     # the student
     skips: int | None = _setting(
@@ -138,7 +161,17 @@ class Settings:
         panel="Student",
     )
     # the objective
-    cost: str = _setting("macs", "what E[C] counts", stages=(TAILOR,), choices=("macs", "params"), panel="Objective")
+    cost: str = _setting(
+        "macs", "what E[C] counts", stages=(TAILOR,), choices=("macs", "params", "latency"), panel="Objective"
+    )
+    latency_batch: int = _setting(
+        1,
+        "with --cost latency: images at a time, one of the table's batch sizes",
+        stages=(TAILOR,),
+        low=1,
+        high=65_536,
+        panel="Objective",
+    )
     exclusion: str = _setting(
         "published",
         "how E[C] combines excluded paths: as published (Eq. 9) or under independence",
@@ -172,9 +205,16 @@ class Settings:
         "auto", "arithmetic of the training step", choices=("auto", "fp32", "bf16"), panel="Running"
     )
     workers: int = _setting(0, "threads that decode pictures; 0 is one per core", low=0, high=1024, panel="Running")
+    cache_limit: int = _setting(
+        CACHE_LIMIT,
+        "size of the cache of decoded pictures, in $NETTAILOR_HOME/cache; 0 is no cache",
+        low=0,
+        high=2**62,
+        panel="Running",
+    )
     memory_limit: int = _setting(
         MEMORY_LIMIT,
-        "how much of decoded pictures to keep in memory at most, e.g. 4GB",
+        "without the cache: how much of decoded pictures to keep in memory at most",
         low=0,
         high=2**62,
         panel="Running",
@@ -182,6 +222,8 @@ class Settings:
 
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
+SHARED = tuple(name for name, field in FIELDS.items() if field.metadata["panel"] not in ("Training", "Teacher"))
+"""The settings that a command for several stages can have: not how each is to learn, nor what makes a baseline."""
 CARRIED = tuple(name for name, field in FIELDS.items() if field.metadata["carried"])
 
 # PAPER.md, "Published settings" (those of Flowers; there "resized crop" is torchvision's, from 8 % of the picture on)
@@ -239,7 +281,7 @@ def resolve(
     values.update(read_config(config, stage) if config else {})
     values.update({name: value for name, value in flags.items() if value is not None})
     known = fields_of(stage)
-    return Settings(**{name: _checked(name, value) for name, value in values.items() if name in known})
+    return Settings(**{name: checked(name, value) for name, value in values.items() if name in known})
 
 
 def read_config(path: Path, stage: str) -> dict[str, Any]:
@@ -249,7 +291,7 @@ def read_config(path: Path, stage: str) -> dict[str, Any]:
     """
     document = _read_toml(path)
     document.pop("size", None)  # see size_in
-    for name in ("run", "machine", "prune"):  # what a run.toml says of these is no setting of a training stage
+    for name in ("run", "machine", "prune", "fit"):  # what a run.toml says of these is no setting of a training stage
         if isinstance(document.get(name), dict):
             del document[name]
     tables = {name: document.pop(name) for name in STAGES if isinstance(document.get(name), dict)}
@@ -282,15 +324,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"the config file {path} is not TOML: {error}") from error
 
 
-def _checked(name: str, value: Any) -> Any:
+def checked(name: str, value: Any) -> Any:
     """`value` in the type of the setting `name`. Raises UsageError when it does not fit."""
     field, flag = FIELDS[name], flag_of(name)
     kind, meta = str(field.type), field.metadata
     optional = "None" in kind
     if name == "skips" and value == "dense":
         return None
-    if name == "memory_limit":
-        value = _bytes(value)
+    if name in SIZES:
+        value = _bytes_of(value)
     if value is None:
         if optional:
             return None
@@ -322,13 +364,10 @@ def _checked(name: str, value: Any) -> Any:
     return converted
 
 
-def _bytes(value: Any) -> Any:
-    """Bytes of "4GB" or "500 MB": powers of 1000 (with an i, as in GiB, of 1024). Anything else comes back as it is."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?\s*", value) if isinstance(value, str) else None
-    if match is None:
-        return value
-    number, unit, binary = match.groups()
-    return round(float(number) * (1024 if binary else 1000) ** " kMGT".index(unit or " "))
+def _bytes_of(value: Any) -> Any:
+    """Bytes of "4GB" or "500 MB". Anything else comes back as it is."""
+    amount = BYTES.amount(value) if isinstance(value, str) else None
+    return value if amount is None else round(amount)
 
 
 def flag_of(name: str) -> str:

@@ -10,6 +10,7 @@ N images, C channels, H x W pixels, L blocks, P paths.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nettailor_cli.core.backbones.backbone import Backbone
-from nettailor_cli.core.graph import Graph
+from nettailor_cli.core.graph import Graph, Path
 from nettailor_cli.core.proxies import make_proxy, pool, start_fresh, stride_between
 from nettailor_cli.core.state import copy_state
 
@@ -100,7 +101,7 @@ class Student(nn.Module):
         self.activation = backbone.activation
         self.pooling = backbone.pooling
         self.head = nn.Linear(backbone.features, classes)
-        self._strides = backbone.strides
+        self.strides = backbone.strides
         self._into = [
             (node, [(index, p) for index, p in enumerate(graph.paths) if p.sink == node]) for node in graph.nodes
         ]
@@ -114,6 +115,12 @@ class Student(nn.Module):
             starts = [UNIVERSAL_LOGIT if path.is_universal else PROXY_LOGIT for path in self.graph.paths]
             self.attention.logits.copy_(torch.tensor(starts))
         reset_classifier(self.head, generator)
+
+    def on(self, stem: nn.Module, universal: nn.ModuleDict) -> Student:
+        """This student on other frozen parts: a second view, whose trained parameters and buffers are this one's."""
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "stem": stem, "universal": universal}
+        return twin
 
     def train(self, mode: bool = True) -> Student:
         """Training mode for what the task trains; the frozen part follows only if its statistics are adapted."""
@@ -162,14 +169,18 @@ class Student(nn.Module):
             if path.is_universal:
                 y = self.universal[str(node)](x)
             else:
-                stride = stride_between(self._strides, path.source, node)
+                stride = stride_between(self.strides, path.source, node)
                 if (path.source, stride) not in pooled:
                     pooled[path.source, stride] = pool(x, stride)
-                y = self.proxies[_key(path.source, node)](pooled[path.source, stride])
+                y = self.proxy(path)(pooled[path.source, stride])
             term = alpha[index].to(y.dtype) * y
             merged = term if merged is None else merged + term
         assert merged is not None
         return self.activation(merged)
+
+    def proxy(self, path: Path) -> nn.Module:
+        """The module of a path that is not universal."""
+        return self.proxies[_key(path.source, path.sink)]
 
     def attended_graph(self) -> Graph:
         """The graph with today's attention. In float64, so that a saturated softmax keeps its ranking."""

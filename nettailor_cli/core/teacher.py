@@ -13,19 +13,30 @@ _CLASSIFIER = "fc"
 
 
 class Teacher(nn.Module):
-    """`backbone` with a linear classifier; every parameter is trained. Takes the backbone's modules over."""
+    """`backbone` with a linear classifier; takes the backbone's modules over.
 
-    def __init__(self, backbone: Backbone, classes: int) -> None:
+    Every parameter is trained; with `frozen` the classifier alone, on the backbone's features as they are.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, *, frozen: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
+        self.frozen = frozen
         for parameter in backbone.parameters():
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(not frozen)
         self.head = nn.Linear(backbone.features, classes)
         self.train(False)
 
     def start_fresh(self, generator: torch.Generator) -> None:
         """A fresh classifier on the pretrained backbone."""
         reset_classifier(self.head, generator)
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Training mode for what is trained; a frozen backbone keeps its statistics."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.train(False)
+        return self
 
     def forward(self, images: Tensor) -> Activations:
         """Images (N, 3, H, W), normalised as the backbone wants them; alpha is 1 for every block."""

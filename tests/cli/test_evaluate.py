@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +61,67 @@ def test_matches_an_independent_computation(shop: Workshop, stage: str) -> None:
     assert document["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
 
 
+def test_class_by_class_in_json(shop: Workshop) -> None:
+    """Against a plain loop over the logits of torchvision's own network."""
+    paths, labels = labelled(shop.data / "test")
+    guesses = logits_of(shop, "teacher", torch.stack([pixels(path) for path in paths])).argmax(1).tolist()
+    counts = [[0, 0, 0] for _ in CLASSES]
+    for label, guess in zip(labels.tolist(), guesses, strict=True):
+        counts[label][guess] += 1
+    document = ok("evaluate", shop.run / "teacher.safetensors", "--data", shop.data, "--json").document
+    assert document["classes"] == list(CLASSES) and document["confusion"] == counts
+    for index, row in enumerate(document["per_class"]):
+        predicted = sum(counts[i][index] for i in range(3))
+        assert (row["class"], row["images"], row["right"]) == (CLASSES[index], 4, counts[index][index])
+        assert row["accuracy"] == 25 * counts[index][index] and row["predicted"] == predicted
+        assert row["precision"] == (pytest.approx(100 * row["right"] / predicted) if predicted else None)
+
+
+def test_a_class_without_images_has_no_accuracy(shop: Workshop, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "only" / "test", 2, seed=4, classes=CLASSES[:2])
+    args = ("evaluate", shop.run / "model.safetensors", "--data", tmp_path / "only")
+    row = ok(*args, "--json").document["per_class"][2]
+    assert (row["class"], row["images"], row["accuracy"]) == (CLASSES[2], 0, None)
+    assert re.search(rf"^{CLASSES[2]} +0 +0 +- ", ok(*args).out, re.MULTILINE)
+
+
+def test_the_confusion_matrix_as_files(shop: Workshop, tmp_path: Path) -> None:
+    table, picture, drawing = (tmp_path / "new" / f"confusion{suffix}" for suffix in (".csv", ".PNG", ".svg"))
+    args = ("evaluate", shop.run / "teacher.safetensors", "--data", shop.data, "--json")
+    files = [word for path in (table, picture, drawing) for word in ("--confusion", path)]
+    result = ok(*args, *files)
+    for path in (table, picture, drawing):
+        assert f"wrote {path}" in result.err
+    rows = list(csv.reader(table.open()))
+    assert rows[0] == ["true class", *CLASSES] and [row[0] for row in rows[1:]] == list(CLASSES)
+    assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == result.document["confusion"]
+    assert Image.open(picture).format == "PNG" and "<svg" in drawing.read_text()
+    before = table.read_bytes(), picture.read_bytes(), drawing.read_bytes()
+    ok(*args, *files, "--quiet")  # a report is replaced, by the same bytes
+    assert (table.read_bytes(), picture.read_bytes(), drawing.read_bytes()) == before
+
+
+def test_a_confusion_file_that_cannot_be_is_refused_before_the_work(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ("evaluate", tmp_path / "no-model", "--data", shop.data)
+    refuses(*args, "--confusion", "matrix.pgn", says=["--confusion matrix.pgn", "did you mean .png?"])
+    refuses(*args, "--confusion", "matrix", says=["--confusion matrix", ".csv, .png, .svg"])
+    (tmp_path / "folder.csv").mkdir()
+    refuses(*args, "--confusion", tmp_path / "folder.csv", says=["folder.csv", "is a folder"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    says = ["--confusion matrix.svg: a picture needs matplotlib", "pip install 'nettailor[plot]'"]
+    refuses(*args, "--confusion", "matrix.svg", says=says)
+    assert not Path("matrix.svg").exists()
+
+
+def test_a_table_needs_no_matplotlib(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "nettailor_cli.cli.confusion_picture", raising=False)
+    ok("evaluate", shop.run / "model.safetensors", "--data", shop.data, "--confusion", "matrix.csv")
+    assert Path("matrix.csv").exists()
+
+
 def test_val_is_that_of_the_training(shop: Workshop) -> None:
     metrics = ok("inspect", shop.run / "model.safetensors", "--json").document["metrics"]["model"]
     document = ok("evaluate", shop.run / "model.safetensors", "--data", shop.data, "--split", "val", "--json").document
@@ -90,6 +154,9 @@ def test_for_people(shop: Workshop) -> None:
     lines = result.out.splitlines()
     assert lines[0].startswith("accuracy ") and "on test (12 images), loss" in lines[0]
     assert lines[1].startswith("top-2 ") and lines[2] == "top-3 100.00 %"
+    assert lines[3].split() == ["class", "right", "images", "accuracy", "precision"]
+    assert [line.split("  ")[0] for line in lines[4:7]] == list(CLASSES)
+    assert lines[7].startswith("rows: the true class") and len(lines) == 12
     quiet = ok(*args, "--quiet")
     assert (quiet.out, quiet.err) == ("", "")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import read_document
 from nettailor_cli.core.sealed import read_content, read_tensors, write_sealed
-from tests.cli.helpers import CLASSES, Workshop, command, ok, process, refuses, replace_bytes
+from tests.cli.helpers import CLASSES, Workshop, command, ok, process, refuses, replace_bytes, untouched
 
 STAGES = ("teacher", "student", "pruned", "model")
 
@@ -168,3 +169,115 @@ def test_replaced_in_place_is_noticed(shop: Workshop, run: Path) -> None:
     tail = pruned.read_bytes()[-1000:]
     replace_bytes(model, data[:-1000] + tail)
     refuses("inspect", model, says=["is damaged"])
+
+
+class TestGates:
+    def test_met_and_missed(self, shop: Workshop) -> None:
+        file = shop.run / "model.safetensors"
+        graph = read_document(file).graph
+        for flag, value in (("--max-macs", graph.cost.macs), ("--max-params", graph.cost.parameters)):
+            ok("inspect", file, flag, value)  # just at the limit
+            result = refuses("inspect", file, flag, value - 1, code=3, says=[f"above {flag} {value - 1}"])
+            assert "node" in result.out  # the work was done, so its result is shown
+
+    def test_percent_of_the_backbone_with_this_classifier(self, shop: Workshop) -> None:
+        file = shop.run / "model.safetensors"
+        graph = read_document(file).graph
+        share = 100 * graph.cost.macs / graph.backbone.macs
+        ok("inspect", file, "--max-macs", f"{share + 0.01:.3f}%")
+        refuses("inspect", file, "--max-macs", f"{share - 0.01:.3f}%", code=3, says=[f"({share:.1f} % of"])
+
+    def test_all_that_were_missed_are_named_and_json_is_whole(self, shop: Workshop) -> None:
+        file = shop.run / "model.safetensors"
+        result = refuses(
+            "inspect", file, "--json", "--max-macs", "1k", "--max-params", "0.1%", code=3,
+            says=["MACs", "--max-macs 1k", "parameters", "--max-params 0.1%"],
+        )  # fmt: skip
+        assert result.document["stage"] == "model"
+        assert refuses("inspect", file, "--quiet", "--max-macs", "1k", code=3).out == ""
+
+    def test_what_is_no_budget(self, shop: Workshop) -> None:
+        file = shop.run / "model.safetensors"
+        refuses("inspect", file, "--max-macs", "12ms", says=["--max-macs 12ms", "900M", "40%"])
+        refuses("inspect", file, "--max-params", "0", says=["--max-params 0"])
+
+
+def test_svg_of_every_stage(shop: Workshop, tmp_path: Path) -> None:
+    for stage in STAGES:
+        file, picture = shop.run / f"{stage}.safetensors", tmp_path / "new" / f"{stage}.svg"
+        plain = ok("inspect", file)
+        result = ok("inspect", file, "--svg", picture)
+        assert result.out == plain.out
+        assert result.err == f"drawn: {picture}\n"
+        root = ElementTree.parse(picture).getroot()
+        drawn = {e.get("id"): float(e.get("opacity", "1")) for e in root.iter() if e.get("id")}
+        paths = read_document(file).graph.paths
+        assert drawn == pytest.approx({path.name.replace(" ", "-"): path.alpha for path in paths}, abs=1e-4)
+
+
+def test_svg_and_png_in_one_go_are_named_in_json_and_the_same_each_time(shop: Workshop, tmp_path: Path) -> None:
+    model = shop.run / "model.safetensors"
+    assert ok("inspect", model, "--json").document["pictures"] == {}
+    seen = []
+    for name in ("one", "two"):
+        svg, png = tmp_path / f"{name}.svg", tmp_path / f"{name}.PNG"
+        result = ok("inspect", model, "--svg", svg, "--png", png, "--json", "--quiet")
+        assert result.document["pictures"] == {"svg": str(svg), "png": str(png)}
+        assert result.err == ""
+        seen.append((svg.read_bytes(), png.read_bytes()))
+    assert seen[0] == seen[1]
+    assert seen[0][1].startswith(b"\x89PNG")
+
+
+def test_pictures_are_only_replaced_by_force_and_models_never(shop: Workshop, tmp_path: Path) -> None:
+    model = shop.run / "model.safetensors"
+    old = tmp_path / "old.svg"
+    old.write_text("old")
+    refuses("inspect", model, "--svg", old, says=["is there already", "--force"])
+    assert old.read_text() == "old"
+    ok("inspect", model, "--svg", old, "--force")
+    assert old.read_text().startswith("<?xml")
+    with untouched(shop.run):
+        for flag in ("--svg", "--png"):
+            refuses("inspect", model, flag, model, "--force", says=[f"has to end in .{flag[2:]}"])
+    refuses("inspect", model, "--svg", tmp_path / "picture.png", says=["has to end in .svg"])
+    refuses("inspect", model, "--svg", tmp_path / "new.svg", "--png", tmp_path / "new.jpg", says=["end in .png"])
+    assert [path.name for path in tmp_path.iterdir() if path.name != "here"] == ["old.svg"]
+
+
+def test_places_where_no_picture_can_be(shop: Workshop, tmp_path: Path) -> None:
+    model = shop.run / "model.safetensors"
+    (tmp_path / "folder.svg").mkdir()
+    (tmp_path / "file").write_text("")
+    refuses("inspect", model, "--svg", tmp_path / "folder.svg", "--force", says=["folder.svg", "name another file"])
+    refuses("inspect", model, "--svg", tmp_path / "file" / "a.svg", says=["can't write", "name another file"])
+
+
+@pytest.mark.usefixtures("without_matplotlib")
+def test_png_without_matplotlib(shop: Workshop, tmp_path: Path) -> None:
+    model, svg, png = shop.run / "model.safetensors", tmp_path / "a.svg", tmp_path / "a.png"
+    refuses(
+        "inspect",
+        model,
+        "--svg",
+        svg,
+        "--png",
+        png,
+        says=["matplotlib is not installed", "pip install 'nettailor[plot]'"],
+    )
+    assert not svg.exists() and not png.exists()
+    ok("inspect", model, "--svg", svg)
+
+
+def test_pictures_of_strange_names(shop: Workshop, tmp_path: Path) -> None:
+    model = shop.run / "model.safetensors"
+    strange, svg = tmp_path / "strange.safetensors", tmp_path / "<a>&\x1b.svg"
+    content = read_content(model)
+    content["classes"] = ["<script>", "\x1b[31mevil", "\ud800"]
+    content["data"] = {**content["data"], "name": "</title><a>$\\frac{$"}
+    write_sealed(strange, content, read_tensors(model))
+    result = ok("inspect", strange, "--svg", svg, "--png", tmp_path / "a.png")
+    assert "\x1b" not in result.err
+    text = svg.read_text()
+    ElementTree.fromstring(text)
+    assert "<script>" not in text and "\x1b" not in text and "&lt;script&gt;, \\x1b[31mevil, \\ud800" in text

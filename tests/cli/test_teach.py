@@ -9,9 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.embedded import DEFAULT
 from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
 from nettailor_cli.core.delta import read_document
+from nettailor_cli.core.models import load_model
+from nettailor_cli.core.progress import Silent
 from tests.cli.helpers import (
     BASE,
     CLASSES,
@@ -185,4 +188,36 @@ def test_without_a_backbone_it_is_the_packages_own(
     assert "comes with nettailor" in result.err
     document = read_document(tmp_path / "runs" / f"{shop.data.name}-{DEFAULT}" / "teacher.safetensors")
     assert document.backbone == DEFAULT
-    assert not (tmp_path / "home").exists()
+    assert not (tmp_path / "home" / "backbones").exists()  # nothing is copied
+
+
+def test_freeze_trains_the_classifier_alone(shop: Workshop, tmp_path: Path) -> None:
+    ok("teach", *shop.start(tmp_path / "run"), *ONE, "--freeze")
+    _, tensors = delta.read(tmp_path / "run" / "teacher.safetensors")
+    backbone = load_file(shop.weights)
+    assert set(tensors) - set(backbone) == {"fc.weight", "fc.bias"}
+    assert all(torch.equal(tensors[name], value.float()) for name, value in backbone.items())
+    other, _ = delta.read(shop.run / "teacher.safetensors")
+    assert other.settings["teach"]["freeze"] is False
+
+
+def test_cut_keeps_the_first_blocks_with_a_classifier_behind_them(shop: Workshop, tmp_path: Path) -> None:
+    """Against torchvision's own blocks, run by hand on the file's tensors."""
+    run = tmp_path / "run"
+    ok("teach", *shop.start(run), *ONE, "--cut", 3)
+    document, tensors = delta.read(run / "teacher.safetensors")
+    assert document.graph.last == 3 and not any(name.startswith(("layer3", "layer4")) for name in tensors)
+    network = import_torchvision().models.resnet18(num_classes=3)
+    network.layer2[1] = network.layer3 = network.layer4 = torch.nn.Identity()
+    network.fc = torch.nn.Linear(128, 3)
+    network.load_state_dict(tensors, strict=False)
+    images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    model = load_model(run / "teacher.safetensors", home=shop.home, progress=Silent())
+    with torch.no_grad():
+        torch.testing.assert_close(model.logits(images), network.eval()(images))
+    ok("evaluate", run / "teacher.safetensors", "--data", shop.data)
+    refuses("tailor", "--run", run, *ONE, says=["cut after block 3", "--cut"])
+
+
+def test_cut_behind_the_last_block(shop: Workshop, tmp_path: Path) -> None:
+    refuses("teach", *shop.start(tmp_path / "run"), *ONE, "--cut", 9, says=["--cut 9", "8 blocks"])

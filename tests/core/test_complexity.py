@@ -11,6 +11,7 @@ from torch import Tensor
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
 from nettailor_cli.core.complexity import ExpectedComplexity, path_costs, student_graph, untouched_graph
+from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph, Path
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.student import Student
@@ -326,3 +327,32 @@ def test_costs_can_be_parameters_instead_of_macs() -> None:
     ones = torch.ones(2)
     assert ExpectedComplexity(skewed, cost="params")(ones).item() == pytest.approx(7 * 30 / 100)
     assert ExpectedComplexity(skewed, cost="macs")(ones).item() == pytest.approx(30 / 35)
+
+
+def test_costs_can_be_latencies_worked_out_by_hand() -> None:
+    """Two blocks, a proxy beside the second: stem 100 us, blocks 300 and 600, proxy 60; the head does not count."""
+    graph = Graph(
+        blocks=(Cost(1, 9, 300.0), Cost(1, 9, 600.0)),
+        stem=Cost(1, 9, 100.0),
+        head=Cost(1, 9, 5000.0),
+        paths=(
+            Path(0, 1, UNIVERSAL, 1.0, Cost(1, 9, 300.0)),
+            Path(1, 2, UNIVERSAL, 0.8, Cost(1, 9, 600.0)),
+            Path(0, 2, PROXY, 0.2, Cost(1, 9, 60.0)),
+        ),
+    )
+    assert path_costs(graph, "latency") == ([300.0, 600.0, 60.0], 1000.0)
+    alpha = torch.tensor([0.9, 0.8, 0.2])
+    # block 1: nothing reads node 1 if block 2 is gone: out = 0.2. block 2: node 1 has block 1 alone: in = 0.1. The
+    # proxy starts at the stem and ends at the last node: nothing excludes it.
+    published = 0.3 * (0.9 - 0.2) + 0.6 * (0.8 - 0.1) + 0.06 * 0.2
+    independence = 0.3 * 0.9 * 0.8 + 0.6 * 0.8 * 0.9 + 0.06 * 0.2
+    expected = ExpectedComplexity(graph, cost="latency", exclusion="published")
+    assert expected(alpha).item() == pytest.approx(published, rel=1e-6)
+    expected = ExpectedComplexity(graph, cost="latency", exclusion="independence")
+    assert expected(alpha).item() == pytest.approx(independence, rel=1e-6)
+
+
+def test_latencies_that_nobody_measured_are_not_taken_for_none_at_all() -> None:
+    with pytest.raises(UsageError, match="no measured latencies"):
+        ExpectedComplexity(GRAPHS["a teacher"], cost="latency")

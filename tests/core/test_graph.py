@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,3 +124,43 @@ def test_a_document_that_is_no_graph_is_refused(document: dict[str, Any]) -> Non
 def test_alphas_of_another_number_are_refused() -> None:
     with pytest.raises(ValueError, match="5 alphas for 6 paths"):
         example().with_alphas([0.2] * 5)
+
+
+def measured() -> Graph:
+    """`example` with a latency of a tenth of the MACs everywhere."""
+
+    def timed(cost: Cost) -> Cost:
+        return replace(cost, latency=cost.macs / 10)
+
+    graph = example()
+    return Graph(
+        blocks=tuple(map(timed, graph.blocks)),
+        stem=timed(graph.stem),
+        head=timed(graph.head),
+        paths=tuple(replace(path, cost=timed(path.cost)) for path in graph.paths),
+    )
+
+
+def test_latencies_add_up_where_all_are_known_and_are_unknown_otherwise() -> None:
+    graph = measured()
+    assert graph.cost == Cost(507 + 22, 5070 + 27, pytest.approx(509.7))
+    assert graph.backbone.latency == pytest.approx(7 + 700 + 1.2)
+    assert graph.keeping(lambda path: path.is_universal).task_cost.latency == pytest.approx(1.2)  # the head alone
+    assert replace(graph, head=Cost(1, 1)).cost.latency is None
+    assert example().cost.latency is None
+
+
+def test_latencies_go_through_json_and_pruning_and_files_without_them_stay_as_they_were() -> None:
+    graph = measured()
+    assert Graph.from_json(json.loads(json.dumps(graph.to_json()))) == graph
+    kept = graph.keeping(lambda path: path.source != 2).with_alphas([0.5, 0.5, 1.0, 1.0])
+    assert [path.cost.latency for path in kept.paths] == [100.0, 0.2, 0.3, 0.4]
+    assert "latency_us" not in json.dumps(example().to_json())
+
+
+@pytest.mark.parametrize("latency", ["1", -1.0, math.nan, math.inf, True, [1.0]])
+def test_a_latency_that_is_no_time_is_refused(latency: object) -> None:
+    document = measured().to_json()
+    document["paths"][0]["latency_us"] = latency
+    with pytest.raises(ValueError, match="microseconds"):
+        Graph.from_json(document)

@@ -166,7 +166,7 @@ def test_a_config_that_is_not_there_is_refused(tmp_path: Path) -> None:
 ODD: dict[str, dict[str, Any]] = {
     TEACH: {"epochs": 7, "lr": 1e-5, "group": 'a\\d+"\n', "augment": "crop", "flip": False},
     TAILOR: {"skips": "dense", "proxy_width": 12, "gamma1": 0.1 + 0.2, "exclusion": "independence", "seed": 2**31 - 1},
-    FINETUNE: {"epochs": 9, "hint": "block-local", "memory_limit": 10**12, "patience": 4},
+    FINETUNE: {"epochs": 9, "hint": "block-local", "memory_limit": 10**12, "cache_limit": 0, "patience": 4},
 }
 
 
@@ -219,11 +219,13 @@ def test_the_defaults_are_within_their_own_limits() -> None:
     ("typed", "number"),
     [("4GB", 4 * 10**9), ("1.5 GiB", 3 * 2**29), ("500MB", 5 * 10**8), ("20k", 20_000), ("7", 7), (9, 9)],
 )
-def test_a_memory_limit_is_written_with_its_unit(typed: object, number: int) -> None:
-    assert resolve("teach", flags={"memory_limit": typed}).memory_limit == number
+@pytest.mark.parametrize("name", ["memory_limit", "cache_limit"])
+def test_a_size_in_bytes_is_written_with_its_unit(typed: object, number: int, name: str) -> None:
+    assert getattr(resolve("teach", flags={name: typed}), name) == number
 
 
 @pytest.mark.parametrize("typed", ["lots", "4 bananas", "GB", "-1GB"])
-def test_a_memory_limit_that_is_no_size_is_refused(typed: str) -> None:
-    with pytest.raises(UsageError, match="--memory-limit"):
-        resolve("teach", flags={"memory_limit": typed})
+@pytest.mark.parametrize("name", ["memory_limit", "cache_limit"])
+def test_what_is_no_size_is_refused(typed: str, name: str) -> None:
+    with pytest.raises(UsageError, match="--" + name.replace("_", "-")):
+        resolve("teach", flags={name: typed})

@@ -99,6 +99,14 @@ class Backbone(nn.Module):
                     tensor.zero_()
         self.fingerprint = fingerprint_of(values, classifier=self.classifier)
 
+    def cut(self, last: int) -> Self:
+        """Without the blocks after block `last` (1..L): what was the input of the next one is pooled now."""
+        self.blocks = self.blocks[:last]
+        self.channels, self.strides = self.channels[: last + 1], self.strides[:last]
+        self.features = self.channels[last]
+        self._torchvision_key = {key: self._torchvision_key[key] for key in self.state_dict()}
+        return self
+
     def freeze(self) -> Self:
         """No parameter asks for a gradient from here on."""
         return self.requires_grad_(False)
@@ -119,11 +127,21 @@ def build_random(arch: str, seed: int) -> Backbone:
 
 
 def from_state(
-    name: str, state: Mapping[str, Tensor], preprocessing: Preprocessing, *, source: str = "this set of weights"
+    name: str,
+    state: Mapping[str, Tensor],
+    preprocessing: Preprocessing,
+    *,
+    source: str = "this set of weights",
+    last: int | None = None,
 ) -> Backbone:
-    """The backbone ARCH.TAG with these torchvision-keyed weights, fp32, on the CPU. Raises what `load` does."""
+    """The backbone ARCH.TAG with these torchvision-keyed weights, fp32, on the CPU. Raises what `load` does.
+
+    `last`: the weights are those of a backbone that was cut after this block, see `Backbone.cut`.
+    """
     # On the meta device nothing is initialised: load is about to overwrite every value.
     backbone = Backbone(name, resnet.make_network(parse_name(name).arch, "meta"), preprocessing)
+    if last is not None and last < len(backbone.blocks):
+        backbone.cut(last)
     backbone.to_empty(device="cpu")
     backbone.load(state, source=source)
     return backbone

@@ -2,8 +2,10 @@
 
 from nettailor_cli.core.data.augment import Augmentation, central_crop
 from nettailor_cli.core.data.batches import Batch, Batches, evaluation_batches
+from nettailor_cli.core.data.cache import Cache
 from nettailor_cli.core.data.dataset import SPLITS, Dataset, Example
 from nettailor_cli.core.data.decode import BadImage, decode, read_square, to_square
+from nettailor_cli.core.data.finding import find_images, images_from
 from nettailor_cli.core.data.folders import IMAGE_SUFFIXES, read_dataset
 from nettailor_cli.core.data.parallel import cores
 from nettailor_cli.core.data.pictures import Pictures, load_pictures
@@ -16,6 +18,7 @@ __all__ = [
     "BadImage",
     "Batch",
     "Batches",
+    "Cache",
     "Dataset",
     "Example",
     "Pictures",
@@ -24,6 +27,8 @@ __all__ = [
     "decode",
     "divide",
     "evaluation_batches",
+    "find_images",
+    "images_from",
     "load_pictures",
     "read_dataset",
     "read_square",

@@ -34,7 +34,8 @@ class Batch:
 class Batches:
     """All of `pictures` (decoded at side `preprocessing.resize`), in batches of at most `batch_size`, alike in size.
 
-    Without an augmentation every picture is cropped to its centre. Raises UsageError for a batch size below one.
+    Without an augmentation every picture is cropped to its centre. With a `share` below 1, an epoch has only so many of
+    the pictures, the first of its order: another lot every time. Raises UsageError for a batch size below one.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Batches:
         augmentation: Augmentation | None,
         shuffle: bool,
         device: torch.device,
+        share: float = 1.0,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {batch_size}")
@@ -57,6 +59,7 @@ class Batches:
         self._augmentation = augmentation
         self._shuffle = shuffle
         self._device = device
+        self._seen = max(1, round(share * len(pictures))) if len(pictures) else 0  # per epoch
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]  # (3, 1, 1)
             for values in (preprocessing.mean, preprocessing.std)
@@ -64,7 +67,7 @@ class Batches:
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
-        return -(-len(self.pictures) // self._batch_size)
+        return -(-self._seen // self._batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from number `start` on: the same as the tail of the whole epoch.
@@ -74,7 +77,7 @@ class Batches:
         count = len(self.pictures)
         order = stream(self._seed, epoch, SHUFFLE).permutation(count) if self._shuffle else np.arange(count)
         # not slices of batch_size: a last batch of one picture would be all noise
-        parts = np.array_split(order, len(self))[start:] if count else []
+        parts = np.array_split(order[: self._seen], len(self))[start:] if count else []
         draws = None if self._augmentation is None else self._augmentation.draw(count, self._seed, epoch)
         with ThreadPoolExecutor(1, thread_name_prefix="nettailor-batches") as ahead:
             fetched = [ahead.submit(self._fetch, part) for part in parts[:1]]

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nettailor_cli.core.data.parallel import in_parallel
 from nettailor_cli.core.files import sha256_of
+from nettailor_cli.core.progress import Progress, Silent
 
 SPLITS = ("train", "val", "test")
+UNREADABLE = "unreadable"
 _HASHING_THREADS = 8  # reading is what takes the time, and a disk is busy with about this many
 
 
@@ -35,15 +38,27 @@ class Dataset:
     root: Path
     classes: tuple[str, ...]
     splits: dict[str, tuple[Example, ...]]
+    _contents: dict[Path, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def contents(self, examples: Sequence[Example], progress: Progress | None = None) -> list[str]:
+        """The SHA-256 in hex of each one's file, or UNREADABLE. A file is read once, however often it is asked for.
+
+        Whether one that can't be read is an error is for `load_pictures` to say.
+        """
+        progress = progress or Silent()
+        unknown = [example.path for example in examples if example.path not in self._contents]
+        progress.start("reading files", len(unknown))
+        for path, content in zip(unknown, in_parallel(content_of, unknown, _HASHING_THREADS), strict=True):
+            self._contents[path] = content
+            progress.advance()
+        progress.finish()
+        return [self._contents[example.path] for example in examples]
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 in hex over split, name, class and content of every picture; reads all the files, once.
-
-        A file that can't be read counts as just that: whether it is an error is for `load_pictures` to say.
-        """
+        """SHA-256 in hex over split, name, class and content of every picture; reads all the files."""
         rows = [(split, example) for split in sorted(self.splits) for example in self.splits[split]]
-        contents = in_parallel(_digest_of_file, [example.path for _, example in rows], _HASHING_THREADS)
+        contents = self.contents([example for _, example in rows])
         digest = hashlib.sha256()
         for (split, example), content in zip(rows, contents, strict=True):
             # JSON keeps the four apart whatever the names hold, and takes names that are not valid UTF-8
@@ -59,8 +74,9 @@ class Dataset:
         }
 
 
-def _digest_of_file(path: Path) -> str:
+def content_of(path: Path) -> str:
+    """The SHA-256 of a file in hex, or UNREADABLE."""
     try:
         return sha256_of(path)
     except OSError:
-        return "unreadable"
+        return UNREADABLE

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import PIL
+from PIL import Image, UnidentifiedImageError, features
 
 from nettailor_cli.core.errors import DataError
 
+_VERSION = 1  # to be raised with every change of what `read_square` gives for a file
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")
 _MOST_PIXELS = 178_956_970  # where Pillow, too, suspects a decompression bomb; half a gigabyte as RGB
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -76,6 +78,12 @@ def to_square(image: Image.Image, side: int) -> np.ndarray[Any, np.dtype[np.uint
 def read_square(path: Path, side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """`decode` and `to_square`: what training, evaluation and prediction all start from. Raises BadImage."""
     return to_square(decode(path, side), side)
+
+
+def decoder_version() -> str:
+    """What `read_square`'s pixels depend on besides file and side: equal texts, equal pixels."""
+    libraries = {name: features.version(name) for name in ("libjpeg_turbo", "jpg", "webp", "libtiff")}
+    return f"decoder {_VERSION}, Pillow {PIL.__version__}, {libraries}"
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -27,12 +27,14 @@ def read_dataset(
     group: str | None = None,
     classes: Sequence[str] | None = None,
     val_fraction: float = 0.2,
+    fold: int = 0,
 ) -> Dataset:
     """Find the pictures below `root`, label them, and split val off train if there is no val/ (see `splits`).
 
     `classes` is a model's class list: labels are positions in it, any of its classes may be absent, and val/ or test/
     alone will do. Without it the classes are train's folders in sorted order, at least two, none without pictures.
-    `group` (see `divide`) matters only when val is split off here: a val/ that exists is taken as it is.
+    `group` (see `divide`) matters only when val is split off here: a val/ that exists is taken as it is, but for
+    another `fold` than 0, for which train/ and val/ are put together and parted anew.
 
     Raises DataError when the folder can't be read or is not laid out like this, UsageError for a bad `group`.
     """
@@ -65,8 +67,9 @@ def read_dataset(
         )
         for split, pictures in found.items()
     }
-    if "train" in splits and "val" not in splits:
-        train, val = divide(splits["train"], seed=seed, group=group, val_fraction=val_fraction)
+    if "train" in splits and (fold or "val" not in splits):
+        both = sorted((*splits["train"], *splits.pop("val", ())), key=lambda example: example.name)
+        train, val = divide(both, seed=seed, group=group, val_fraction=val_fraction, fold=fold)
         splits |= {"train": train} | ({"val": val} if val else {})
     return Dataset(root, tuple(classes), {split: splits[split] for split in SPLITS if split in splits})
 

@@ -1,26 +1,31 @@
 """Every picture decoded once, squared and kept as uint8; the augmentation of every epoch starts from there.
 
-All of them are looked at before anything is trained, so a broken file costs a minute and not a night. Where they don't
-fit into memory they are decoded again each time: slower, the same values.
+All of them are looked at before anything is trained, so a broken file costs a minute and not a night. They are kept in
+the cache; where that can't be, in memory; where they don't fit there, they are decoded again each time: slower, the
+same values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from nettailor_cli.core.data.dataset import Example
+from nettailor_cli.core.data.cache import Cache, Keep, NotCached
+from nettailor_cli.core.data.cache_file import Pixels
+from nettailor_cli.core.data.dataset import UNREADABLE, Dataset, Example, content_of
 from nettailor_cli.core.data.decode import BadImage, read_square
 from nettailor_cli.core.data.parallel import in_parallel
 from nettailor_cli.core.errors import DataError
+from nettailor_cli.core.files import size_text
 from nettailor_cli.core.progress import Progress
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Fetch = Callable[[np.ndarray[Any, Any]], Pixels]
 _MENTIONED = 3  # broken files in a warning
 
 
@@ -30,7 +35,7 @@ class Pictures:
     def __init__(
         self,
         examples: Sequence[Example],
-        fetch: Callable[[np.ndarray[Any, Any]], Pixels],
+        fetch: Fetch,
         skipped: Sequence[tuple[Path, str]] = (),
     ) -> None:
         self.examples = tuple(examples)
@@ -60,79 +65,140 @@ class Pictures:
 
 
 def load_pictures(
+    dataset: Dataset,
     examples: Sequence[Example],
     side: int,
     *,
     workers: int,
     progress: Progress,
     memory_limit: int,
+    cache: Cache | None = None,
     skip_bad: bool = False,
     only_check: Sequence[Example] = (),
 ) -> Pictures:
-    """Decode `examples` in `workers` threads to `side` x `side`, and keep them if they fit into `memory_limit` bytes.
+    """Decode `examples` of `dataset` in `workers` threads to `side` x `side`, or find them in the cache.
 
-    Those of `only_check` are looked at and not kept: what is broken among them comes out with the rest.
+    Those of `only_check` are looked at and not returned: what is broken among them comes out with the rest.
     Raises DataError when there is nothing to read, when files are broken (all of them are listed; with `skip_bad` they
     are left out, with a warning) and when a class has none but broken ones.
     """
     if not examples:
         raise DataError("there are no images to read")
-    needed = len(examples) * side * side * 3
-    kept_in_memory = needed <= memory_limit
-    what = f"{len(examples)} images at {side} x {side} take {_size(needed)}"
-    if kept_in_memory:
-        progress.note(f"images are kept in memory: {what}, the limit is {_size(memory_limit)}")
-    else:
-        progress.note(f"images are decoded as they are used: {what}, more than the limit of {_size(memory_limit)}")
-    pixels: Pixels = np.empty((len(examples) if kept_in_memory else 0, side, side, 3), np.uint8)
-
-    everything = [*examples, *only_check]
-
-    def read(index: int) -> str:
-        """Why it can't be read, or nothing."""
-        try:
-            square = read_square(everything[index].path, side)
-        except BadImage as error:
-            return error.reason
-        if index < len(pixels):
-            pixels[index] = square
-        return ""
-
-    good, bad = [], []
-    progress.start("reading images", len(everything))
-    for index, reason in enumerate(in_parallel(read, range(len(everything)), workers)):
-        if reason:
-            bad.append((everything[index], reason))
-        elif index < len(examples):
-            good.append(index)
-        progress.advance()
-    progress.finish(f"{len(everything) - len(bad)} images read" + (f", {len(bad)} can't be read" if bad else ""))
+    everything = _Reader(dataset, [*examples, *only_check], side, workers, progress)
+    fetch, reasons = _load(everything, len(examples), cache, memory_limit)
+    bad = [(everything.examples[index], reasons[index]) for index in sorted(reasons)]
+    good = [index for index in range(len(examples)) if index not in reasons]
     if bad:
-        _report_bad(bad, len(everything), skip_bad, progress)
+        _report_bad(bad, len(everything.examples), skip_bad, progress)
         kept_labels = {examples[index].label for index in good}
         _refuse_lost_classes(bad, kept_labels | {example.label for example in only_check})
-
-    kept = [examples[index] for index in good]
     skipped = [(example.path, reason) for example, reason in bad]
-    if not kept_in_memory:
-        return Pictures(kept, _Decoder([example.path for example in kept], side, workers), skipped)
-    for to, index in enumerate(good):  # close the gaps in place: a second array might not fit
-        if to != index:
-            pixels[to] = pixels[index]
-    return Pictures(kept, pixels[: len(kept)].__getitem__, skipped)
+    rows = np.array(good, np.int64)
+    return Pictures([examples[index] for index in good], lambda indices: fetch(rows[indices]), skipped)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Turns files into pixels; indices are positions in `examples`."""
+
+    dataset: Dataset
+    examples: Sequence[Example]
+    side: int
+    workers: int
+    progress: Progress
+
+    def read(self, indices: Sequence[int], keep: Keep) -> dict[int, str]:
+        """Decode those at `indices` and hand them to `keep`. Index -> reason of those that can't be read."""
+
+        def read(index: int) -> str:
+            try:
+                keep(index, read_square(self.examples[index].path, self.side))
+            except BadImage as error:
+                return error.reason
+            return ""
+
+        reasons = {}
+        self.progress.start("reading images", len(indices))
+        for index, reason in zip(indices, in_parallel(read, indices, self.workers), strict=True):
+            if reason:
+                reasons[index] = reason
+            self.progress.advance()
+        good = f"{len(indices) - len(reasons)} images read"
+        self.progress.finish(good + (f", {len(reasons)} can't be read" if reasons else ""))
+        return reasons
+
+    def empty(self, count: int) -> Pixels:
+        return np.empty((count, self.side, self.side, 3), np.uint8)
+
+
+def _load(images: _Reader, used: int, cache: Cache | None, memory_limit: int) -> tuple[Fetch, dict[int, str]]:
+    """How to get at the first `used` of `images`; and, of all of them, index -> reason of those that can't be read."""
+    why = ""
+    if cache is not None:
+        try:
+            return _from_cache(images, cache)
+        except NotCached as error:
+            why = f"not in the cache ({error.message}): "
+    needed = used * images.side**2 * 3
+    what = f"{used} images at {images.side} x {images.side} take {size_text(needed)}"
+    if needed <= memory_limit:
+        images.progress.note(f"{why}images are kept in memory: {what}, the limit is {size_text(memory_limit)}")
+        pixels = images.empty(used)
+
+        def keep(index: int, square: Pixels) -> None:
+            if index < used:
+                pixels[index] = square
+
+        return pixels.__getitem__, images.read(range(len(images.examples)), keep)
+    images.progress.note(
+        f"{why}images are decoded as they are used: {what}, more than the memory limit of {size_text(memory_limit)}"
+    )
+    reasons = images.read(range(len(images.examples)), lambda index, square: None)
+    return _Decoder(images), reasons
+
+
+def _from_cache(images: _Reader, cache: Cache) -> tuple[Fetch, dict[int, str]]:
+    """As `_load`. Raises NotCached."""
+    cache.check(len(images.examples), images.side)  # before all files are read for their keys
+    keys = images.dataset.contents(images.examples, images.progress)
+    reasons: dict[int, str] = {}
+
+    def decode(indices: Sequence[int], keep: Keep) -> None:
+        def keep_unchanged(index: int, square: Pixels) -> None:
+            # a file that was replaced since its key was taken would be in the cache under a wrong one, for good
+            path = images.examples[index].path
+            if keys[index] == UNREADABLE or content_of(path) != keys[index]:
+                raise BadImage(path, "changed while it was read")
+            keep(index, square)
+
+        reasons.update(images.read(indices, keep_unchanged))
+
+    rows = cache.rows(keys, images.side, decode, workers=images.workers, progress=images.progress)
+    places = [rows.get(key) for key in keys]
+
+    def fetch(indices: np.ndarray[Any, Any]) -> Pixels:
+        out = images.empty(len(indices))
+        for to, index in zip(out, indices, strict=True):
+            place = places[index]
+            assert place is not None, "a picture without a reason has its pixels"
+            file, row = place
+            to[...] = file.pixels[row]
+        return out
+
+    return fetch, reasons
 
 
 class _Decoder:
     """Pixels straight from the files. Its threads end when nothing refers to it any more."""
 
-    def __init__(self, paths: Sequence[Path], side: int, workers: int) -> None:
-        self._paths = paths
-        self._side = side
-        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="nettailor-decode")
+    def __init__(self, images: _Reader) -> None:
+        self._images = images
+        self._pool = ThreadPoolExecutor(max(1, images.workers), thread_name_prefix="nettailor-decode")
 
     def __call__(self, indices: np.ndarray[Any, Any]) -> Pixels:
-        out = np.empty((len(indices), self._side, self._side, 3), np.uint8)
-        squares = self._pool.map(lambda index: read_square(self._paths[index], self._side), indices)
+        images = self._images
+        out = images.empty(len(indices))
+        squares = self._pool.map(lambda index: read_square(images.examples[index].path, images.side), indices)
         for row, square in zip(out, squares, strict=True):
             row[...] = square
         return out
@@ -158,7 +224,3 @@ def _refuse_lost_classes(bad: Sequence[tuple[Example, str]], labels_left: set[in
 def _named(bad: Sequence[tuple[Example, str]], limit: int, separator: str) -> str:
     lines = [f"{example.path}: {reason}" for example, reason in bad[:limit]]
     return separator.join(lines + ([f"... and {len(bad) - limit} more"] if len(bad) > limit else []))
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

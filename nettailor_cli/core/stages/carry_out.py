@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone
@@ -23,8 +22,21 @@ from nettailor_cli.core.training.loop import Run, Trainee, Training
 from nettailor_cli.core.training.precision import Machine
 from nettailor_cli.core.training.tensorboard import TensorBoard
 
-_PASSING = ("workers", "memory_limit")
+_PASSING = ("workers", "cache_limit", "memory_limit")
 """Settings that change nothing about the result."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several trainings of the same stage: its order and crops are its own, by `name`.
+
+    share: of the training pictures, make one of its epochs. floor: it is given up after an epoch in the second half of
+    the run with a val accuracy (in percent) below this.
+    """
+
+    name: str
+    share: float = 1.0
+    floor: float = 0.0
 
 
 def carry_out(
@@ -38,22 +50,32 @@ def carry_out(
     identity: dict[str, Any],
     about: Mapping[str, Any] | None = None,
     finish: Callable[[dict[str, Any]], tuple[ModelDocument, dict[str, torch.Tensor]]],
+    part: Part | None = None,
 ) -> ModelDocument:
-    """Train, measure on val in fp32, write `output`, drop the checkpoint.
+    """Train, measure on val in fp32, write `output`, drop the checkpoint. `part`: this is one of several of its stage.
 
     `identity` is what has to be the same, besides settings and pictures, for a checkpoint to be gone on with. `about`
     goes into run.toml's table [run], for the run's later commands; nothing is noted there before everything was found
     to fit. `finish` turns the metrics into what the file holds. Raises as `training.loop.Training` does.
     """
     checkpoint = job.run.checkpoint(stage, output)
-    identity = {"stage": stage, "data": bench.dataset.digest, **lasting_settings(settings, bench, stage), **identity}
+    part = part or Part(stage)
+    identity = {
+        "stage": stage,
+        "part": part.name,
+        "share": part.share,
+        "data": bench.dataset.digest,
+        **lasting_settings(settings, bench, stage),
+        **identity,
+    }
     goes_on = job.resume and checkpoint.exists()
     epochs_done = check(checkpoint, identity=identity)["position"]["epoch"] if goes_on else 0
     job.run.record(
         {
             **({} if about is None else {"run": about}),
             "machine": _machine_document(bench.machine),
-            stage: to_document(_resolved(settings, bench), stage),
+            # of a part, run.toml keeps what the stage as a whole was asked for
+            **({stage: to_document(_resolved(settings, bench), stage)} if part.name == stage else {}),
         }
     )
     job.run.forget_after(stage, output, epochs_done)
@@ -67,12 +89,16 @@ def carry_out(
         log=_logger(job, output),
         stop=job.stop,
     )
-    training = bench.training(settings, stage_seed(stage, settings.seed))
-    Training(trainee, training, bench.validation, settings, bench.machine, run, stage).go()
+    training = bench.training(settings, stage_seed(part.name, settings.seed), part.share)
+    called = "" if part.name == stage else part.name
+    loop = Training(trainee, training, bench.validation, settings, bench.machine, run, stage, part.floor, called)
+    loop.go()
     metrics: dict[str, Any] = {}
     if bench.validation is not None:
-        score = evaluate(trainee.predict, trainee.module, bench.validation, replace(bench.machine, bf16=False))
+        score = evaluate(trainee.predict_exactly, trainee.module, bench.validation, replace(bench.machine, bf16=False))
         metrics = {"split": "val", "accuracy": score.accuracy, "loss": score.loss, "images": score.images}
+        if loop.given_up:
+            metrics["given_up_after_epochs"] = loop.position.epoch
     document, tensors = finish(metrics)
     delta.write(output, document, tensors)
     checkpoint.unlink(missing_ok=True)
@@ -103,11 +129,6 @@ def stage_seed(stage: str, seed: int) -> int:
 def generator_for(stage: str, seed: int) -> torch.Generator:
     """Random numbers for the start values of `stage`."""
     return torch.Generator().manual_seed(stage_seed(stage, seed))
-
-
-def to_machine(module: nn.Module, machine: Machine) -> None:
-    """Onto the device, convolutions in the layout that is fast there."""
-    module.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _resolved(settings: Settings, bench: Workbench) -> Settings:

@@ -11,7 +11,7 @@ from torch import Tensor
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.settings import FINETUNE, Settings
-from nettailor_cli.core.stages.carry_out import carry_out, lasting_settings
+from nettailor_cli.core.stages.carry_out import Part, carry_out, lasting_settings
 from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.tailor import make_trainee
 from nettailor_cli.core.stages.workbench import Workbench
@@ -28,8 +28,9 @@ def finetune(
     settings: Settings,
     bench: Workbench,
     output: Path,
+    part: Part | None = None,
 ) -> ModelDocument:
-    """Train `student` (read from a file that says `pruned` of itself) under `teacher` and write `output`."""
+    """Train `student` (which says `pruned` of itself) under `teacher` and write `output`. `part`: see `carry_out`."""
     trainee = make_trainee(student, teacher, None, settings, bench)
 
     def finish(metrics: dict[str, Any]) -> tuple[ModelDocument, dict[str, Tensor]]:
@@ -45,4 +46,4 @@ def finetune(
         return document, student.task_state()
 
     identity = {"pruned": pruned.to_json(), "teacher": teacher_digest}
-    return carry_out(job, FINETUNE, output, trainee, bench, settings, identity=identity, finish=finish)
+    return carry_out(job, FINETUNE, output, trainee, bench, settings, identity=identity, finish=finish, part=part)

@@ -21,8 +21,8 @@ from nettailor_cli.core.training.precision import Machine, choose_machine
 class Job:
     """What was typed, and whom the work reports to.
 
-    data: the folder of pictures; None where an earlier stage's is meant. home: where imported and downloaded backbones
-    are kept. backbone, weights, mean, std: see `backbones.store.find`. size: pixels, None for the backbone's own.
+    data: the folder of pictures; None where an earlier stage's is meant. home: where backbones and decoded pictures are
+    kept. backbone, weights, mean, std: see `backbones.store.find`. size: pixels, None for the backbone's own.
     flags: the settings that were typed; preset, config: see `settings.resolve`. stop: see `training.loop.Run`.
     """
 
@@ -42,6 +42,15 @@ class Job:
     resume: bool = False
     force: bool = False
     tensorboard: bool = False
+
+    def data_folder(self) -> Path:
+        """The folder that was named, or the run's own. Raises UsageError when there is none."""
+        if self.data is not None:
+            return self.data
+        earlier = self.run.read().get("run", {}).get("data")
+        if earlier is None:
+            raise UsageError("which pictures?", "name their folder with --data DIR")
+        return Path(earlier)
 
 
 def ready_to_write(job: Job, stage: str, output: Path) -> bool:

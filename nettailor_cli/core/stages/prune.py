@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import FileError
-from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.pruning import Pruned, prune, prune_to
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from nettailor_cli.core.task_tensors import tensors_for
 
 PROXY_THRESHOLD = 0.05
 MACS_SHARE = 0.6
@@ -58,23 +53,8 @@ def prune_file(
         # the old model's figures aren't this one's
         metrics={name: metric for name, metric in document.metrics.items() if name != delta.MODEL},
     )
-    delta.write(output, smaller, surviving_tensors(document.graph, pruned.graph, tensors))
+    delta.write(output, smaller, tensors_for(pruned.graph, [(document.graph, tensors)]))
     run = RunDirectory(student.parent)
     if run.toml.exists():
         run.record({"prune": smaller.settings["prune"]})
     return PruneResult(smaller, pruned.removed, chosen=remove is None)
-
-
-def surviving_tensors(before: Graph, after: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The task's tensors that belong to `after`; the logits of paths that are gone go as well."""
-    kept = {path.name for path in after.paths}
-    rows = [index for index, path in enumerate(before.paths) if path.name in kept]
-    homes = {f"proxies.{p.source}-{p.sink}" for p in after.proxies} | {f"universal.{p.sink}" for p in after.universal}
-    surviving: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        part = name.split(".")[0]
-        if name == "attention.logits":
-            surviving[name] = tensor[rows]
-        elif part in ("head", "stem") or ".".join(name.split(".")[:2]) in homes:
-            surviving[name] = tensor
-    return surviving

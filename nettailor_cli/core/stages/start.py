@@ -16,6 +16,7 @@ from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.backbones.embedded import DEFAULT
 from nettailor_cli.core.backbones.store import find, find_by_fingerprint
+from nettailor_cli.core.complexity import student_graph
 from nettailor_cli.core.data import Dataset
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import FileError, UsageError
@@ -26,14 +27,16 @@ from nettailor_cli.core.sealed import is_sealed, read_content
 from nettailor_cli.core.settings import CARRIED, FINETUNE, TAILOR, TEACH, Settings, fields_of, flag_of, resolve, size_in
 from nettailor_cli.core.stages.finetune import finetune
 from nettailor_cli.core.stages.job import Job, ready_to_write, settle_machine
+from nettailor_cli.core.stages.latencies import LATENCY, settle_latencies
 from nettailor_cli.core.stages.tailor import tailor
 from nettailor_cli.core.stages.teach import teach
 from nettailor_cli.core.stages.workbench import Workbench, find_pictures, open_workbench
 from nettailor_cli.core.student import Student
+from nettailor_cli.core.training.precision import Machine
 
 NO_TEACHER = "none"
 
-_MACHINE = ("device", "precision", "workers", "memory_limit")
+_MACHINE = ("device", "precision", "workers", "cache_limit", "memory_limit")
 """Flags of `tailor` that go for the teacher as well when it has to be taught first; so do the carried ones."""
 
 
@@ -44,31 +47,39 @@ def start_teach(job: Job) -> ModelDocument:
         return delta.read_document(output)
     settings = _settings(job, TEACH, output, {})
     # the folder first: a slip of the pen there should not cost a download
-    dataset = find_pictures(_data(job), settings)
+    dataset = find_pictures(job.data_folder(), settings)
     backbone = _backbone(job)
     _warn_of_idle_flags(job, settings, dataset)
-    bench = open_workbench(dataset, settings, backbone.preprocessing, settle_machine(job, settings), job.progress)
+    bench = _bench(job, dataset, settings, backbone.preprocessing, settle_machine(job, settings))
     return teach(job, backbone, settings, bench)
 
 
-def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = False) -> ModelDocument:
+def start_tailor(
+    job: Job, teacher: Path | None = None, *, no_teacher: bool = False, latency_table: Path | None = None
+) -> ModelDocument:
     """`nettailor tailor`: writes RUN/student.safetensors, after RUN/teacher.safetensors if none fits."""
     output = job.run.student
     if not ready_to_write(job, TAILOR, output):
         return delta.read_document(output)
-    settings = _settings(job, TAILOR, output, _teacher_settings(job, teacher))
-    dataset = find_pictures(_data(job), settings)
+    settings = _settings(job, TAILOR, output, teacher_settings(job, teacher))
+    dataset = find_pictures(job.data_folder(), settings)
     backbone = _backbone(job)
     _warn_of_idle_flags(
         job,
         settings,
         dataset,
         proxy_width="the proxies of basic blocks have none inside" if backbone.proxy_kind == "basic" else "",
+        latency_batch="" if settings.cost == LATENCY else "the cost is not latency",
         **dict.fromkeys(("gamma2", "hint"), "there is no teacher" if no_teacher else ""),
     )
-    bench = open_workbench(dataset, settings, backbone.preprocessing, settle_machine(job, settings), job.progress)
+    machine = settle_machine(job, settings)
+    graph = student_graph(backbone, len(dataset.classes), skips=settings.skips, proxy_width=settings.proxy_width)
+    latencies = settle_latencies(job, settings, backbone, machine, latency_table)
+    if latencies is not None:
+        graph = latencies.on(graph, backbone, settings)  # a table that does not fit is told before hours of teaching
+    bench = _bench(job, dataset, settings, backbone.preprocessing, machine)
     if no_teacher:
-        return tailor(job, backbone, None, None, NO_TEACHER, settings, bench)
+        return tailor(job, backbone, graph, latencies, None, None, NO_TEACHER, settings, bench)
     if teacher is None:
         teacher = job.run.teacher
         unfinished = job.resume and job.run.checkpoint(TEACH, teacher).exists()
@@ -77,7 +88,7 @@ def start_tailor(job: Job, teacher: Path | None = None, *, no_teacher: bool = Fa
     network, document = load_teacher(teacher, backbone.name, backbone.preprocessing, dataset.classes)
     if document is not None:
         _warn_of_another_split(job, "the teacher", document, dataset)
-    return tailor(job, backbone, network, document, sha256_of(teacher), settings, bench)
+    return tailor(job, backbone, graph, latencies, network, document, sha256_of(teacher), settings, bench)
 
 
 def start_finetune(
@@ -92,7 +103,7 @@ def start_finetune(
     document = model.document
     tailored = document.settings.get(TAILOR, {})
     settings = _settings(job, FINETUNE, output, tailored)
-    dataset = find_pictures(_data(job), settings, classes=document.classes)
+    dataset = find_pictures(job.data_folder(), settings, classes=document.classes)
     _warn_of_another_split(job, str(pruned), document, dataset)
     machine = settle_machine(job, settings)
     network, digest = None, NO_TEACHER
@@ -105,7 +116,7 @@ def start_finetune(
     _warn_of_idle_flags(
         job, settings, dataset, **dict.fromkeys(("gamma2", "hint"), "" if network else "there is no teacher")
     )
-    bench = open_workbench(dataset, settings, document.preprocessing, machine, job.progress)
+    bench = _bench(job, dataset, settings, document.preprocessing, machine)
     return finetune(job, document, model.network, network, digest, settings, bench, output)
 
 
@@ -125,7 +136,7 @@ def _settings(job: Job, stage: str, output: Path, carried: Mapping[str, Any]) ->
     return replace(again, **chosen)
 
 
-def _teacher_settings(job: Job, teacher: Path | None) -> Mapping[str, Any]:
+def teacher_settings(job: Job, teacher: Path | None) -> Mapping[str, Any]:
     """What the teacher was taught with, as far as its file or the run says so."""
     file = teacher or job.run.teacher
     if file.exists() and is_sealed(file):
@@ -163,13 +174,8 @@ def _backbone(job: Job) -> Backbone:
     return backbone
 
 
-def _data(job: Job) -> Path:
-    if job.data is not None:
-        return job.data
-    earlier = job.run.read().get("run", {}).get("data")
-    if earlier is None:
-        raise UsageError("which pictures?", "name their folder with --data DIR")
-    return Path(earlier)
+def _bench(job: Job, dataset: Dataset, settings: Settings, preprocessing: Preprocessing, machine: Machine) -> Workbench:
+    return open_workbench(dataset, settings, preprocessing, machine, job.progress, job.home)
 
 
 def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:
@@ -200,7 +206,7 @@ def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:
 
 def _warn_of_idle_flags(job: Job, settings: Settings, dataset: Dataset, **reasons: str) -> None:
     """Say which flags were typed and change nothing, and why. `reasons`: flag -> why, empty where it does matter."""
-    own_val = "there is a val folder" if (dataset.root / "val").is_dir() else ""
+    own_val = "there is a val folder" if (dataset.root / "val").is_dir() and not settings.fold else ""
     reasons |= {
         "step_epochs": "" if settings.schedule == "step" else "the schedule is not step",
         "min_crop": "" if settings.augment == "resized-crop" else "pictures are not cropped like that",

@@ -14,31 +14,38 @@ from torch import Tensor
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone
-from nettailor_cli.core.complexity import ExpectedComplexity, student_graph
+from nettailor_cli.core.complexity import ExpectedComplexity
 from nettailor_cli.core.data import Batch
 from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.files import write_bytes
+from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.objective import hint, warm_up
 from nettailor_cli.core.settings import TAILOR, Settings
-from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table, to_machine
+from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table
 from nettailor_cli.core.stages.job import Job
+from nettailor_cli.core.stages.latencies import Latencies
 from nettailor_cli.core.stages.teach import accuracy
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
+from nettailor_cli.core.training.frozen import quick, quick_twin
 from nettailor_cli.core.training.loop import Group
+from nettailor_cli.core.training.precision import to_machine
 
 
 @dataclass
 class TailorTrainee:
     """Eq. 12 on a student, whose task parameters are all that is trained.
 
-    Without a `teacher` there is no hint; without `complexity` (as in step 5) there is no E[C].
+    Without a `teacher` there is no hint; without `complexity` (as in step 5) there is no E[C]. `quick` is `module` on
+    copies of its frozen parts that run faster, and what is used in training; the result is measured on `module`.
     """
 
     module: Student
     teacher: Teacher | None
     complexity: ExpectedComplexity | None
     settings: Settings
+    quick: Student | None = None
 
     def groups(self) -> list[Group]:
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
@@ -50,7 +57,8 @@ class TailorTrainee:
         ]
 
     def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
-        student = self.module(batch.images)
+        network = self.quick or self.module
+        student = network(batch.images)
         logits = student.logits.float()
         cross_entropy = F.cross_entropy(logits, batch.labels, label_smoothing=self.settings.label_smoothing)
         loss, figures = cross_entropy, {"cross_entropy": cross_entropy}
@@ -61,13 +69,16 @@ class TailorTrainee:
         if self.teacher is not None:
             with torch.no_grad():
                 teacher = self.teacher(batch.images)
-            nodes = self.module.local_nodes(student) if self.settings.hint == "block-local" else student.nodes
+            nodes = network.local_nodes(student) if self.settings.hint == "block-local" else student.nodes
             omega = hint(nodes, student.logits, [x for x in teacher.nodes if x is not None], teacher.logits)
             loss = loss + self.settings.gamma2 * omega
             figures["hint"] = omega
         return {"loss": loss, "accuracy": accuracy(logits, batch.labels), **figures}
 
     def predict(self, images: Tensor) -> Tensor:
+        return (self.quick or self.module)(images).logits
+
+    def predict_exactly(self, images: Tensor) -> Tensor:
         return self.module(images).logits
 
     def figures(self) -> dict[str, Any]:
@@ -89,33 +100,35 @@ def make_trainee(
         if module is not None:
             to_machine(module, bench.machine)
     if teacher is not None:
-        teacher.eval()
-        for parameter in teacher.parameters():
-            parameter.requires_grad_(False)
-    return TailorTrainee(student, teacher, complexity, settings)
+        quick(teacher, bench.machine)
+    return TailorTrainee(student, teacher, complexity, settings, quick_twin(student, bench.machine))
 
 
 def tailor(
     job: Job,
     backbone: Backbone,
+    graph: Graph,
+    latencies: Latencies | None,
     teacher: Teacher | None,
     teacher_document: ModelDocument | None,
     teacher_digest: str,
     settings: Settings,
     bench: Workbench,
 ) -> ModelDocument:
-    """Make a student of `backbone`, tailor it under `teacher` (None: without hint) and write it.
+    """Make a student of `backbone` with the fresh `graph`, tailor it under `teacher` (None: without hint), write it.
 
-    `teacher_document` is what the teacher's file says of itself, if it is one of ours; `teacher_digest` tells teachers
-    apart, so that no other one goes on with this one's work.
+    `latencies` are those that the graph carries; the run keeps their table. `teacher_document` is what the teacher's
+    file says of itself, if it is one of ours; `teacher_digest` tells teachers apart, so that no other one goes on with
+    this one's work.
     """
     output = job.run.student
     classes = bench.dataset.classes
-    graph = student_graph(backbone, len(classes), skips=settings.skips, proxy_width=settings.proxy_width)
     student = Student(backbone, graph, len(classes), bn_stats=settings.bn_stats, proxy_width=settings.proxy_width)
     student.start_fresh(generator_for(TAILOR, settings.seed))
     complexity = ExpectedComplexity(student.graph, exclusion=settings.exclusion, cost=settings.cost)
     trainee = make_trainee(student, teacher, complexity, settings, bench)
+    table = {} if latencies is None else {"latency_table": latencies.to_json()}
+    digest = {} if latencies is None else {"latency_table": latencies.digest}
 
     def finish(metrics: dict[str, Any]) -> tuple[ModelDocument, dict[str, Tensor]]:
         earlier = teacher_document
@@ -130,7 +143,7 @@ def tailor(
             data=bench.data_document(settings),
             settings={
                 **(earlier.settings if earlier else {}),
-                TAILOR: {**lasting_settings(settings, bench, TAILOR), "teacher": teacher is not None},
+                TAILOR: {**lasting_settings(settings, bench, TAILOR), "teacher": teacher is not None, **table},
             },
             metrics={**(earlier.metrics if earlier else {}), **({"student": metrics} if metrics else {})},
         )
@@ -140,7 +153,10 @@ def tailor(
         "backbone": backbone.fingerprint,
         "preprocessing": backbone.preprocessing.to_json(),
         "teacher": teacher_digest,
+        **digest,
     }
+    if latencies is not None and not (job.resume and job.run.checkpoint(TAILOR, output).exists()):
+        write_bytes(job.run.latencies, latencies.data)  # a run that is gone on with has its own already
     return carry_out(
         job,
         TAILOR,
@@ -149,6 +165,6 @@ def tailor(
         bench,
         settings,
         identity=identity,
-        about=run_table(backbone, bench),
+        about={**run_table(backbone, bench), **digest},
         finish=finish,
     )

@@ -13,23 +13,26 @@ from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.complexity import untouched_graph
 from nettailor_cli.core.data import Batch
 from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.settings import TEACH, Settings
-from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table, to_machine
+from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table
 from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.loop import Group
+from nettailor_cli.core.training.precision import to_machine
 
 
 @dataclass
 class TeachTrainee:
-    """Cross-entropy, every parameter, one learning rate. Biases and batch norms are decayed as well, as published."""
+    """Cross-entropy, every parameter (or the classifier's), one rate. Batch norms are decayed as well, as published."""
 
     module: Teacher
     settings: Settings
 
     def groups(self) -> list[Group]:
-        return [Group(dict(self.module.named_parameters()), self.settings.lr, self.settings.weight_decay)]
+        trained = {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        return [Group(trained, self.settings.lr, self.settings.weight_decay)]
 
     def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
         logits = self.module(batch.images).logits.float()
@@ -38,6 +41,9 @@ class TeachTrainee:
 
     def predict(self, images: Tensor) -> Tensor:
         return self.module(images).logits
+
+    def predict_exactly(self, images: Tensor) -> Tensor:
+        return self.predict(images)
 
     def figures(self) -> dict[str, Any]:
         return {}
@@ -54,8 +60,12 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 def teach(job: Job, backbone: Backbone, settings: Settings, bench: Workbench) -> ModelDocument:
     """Fine-tune `backbone` on the pictures of `bench` and write the teacher."""
     output = job.run.teacher
+    if settings.cut is not None:
+        if settings.cut > len(backbone.blocks):
+            raise UsageError(f"--cut {settings.cut}: {backbone.name} has {len(backbone.blocks)} blocks")
+        backbone.cut(settings.cut)
     graph = untouched_graph(backbone, len(bench.dataset.classes))
-    teacher = Teacher(backbone, len(bench.dataset.classes))
+    teacher = Teacher(backbone, len(bench.dataset.classes), frozen=settings.freeze)
     teacher.start_fresh(generator_for(TEACH, settings.seed))
     to_machine(teacher, bench.machine)
 

@@ -10,6 +10,7 @@ from typing import Any
 from nettailor_cli.core.data import (
     Augmentation,
     Batches,
+    Cache,
     Dataset,
     Pictures,
     cores,
@@ -35,8 +36,11 @@ class Workbench:
     machine: Machine
     skipped: int
 
-    def training(self, settings: Settings, seed: int) -> Batches:
-        """The training pictures in the batches and augmentation of `settings`; order and crops follow from `seed`."""
+    def training(self, settings: Settings, seed: int, share: float = 1.0) -> Batches:
+        """The training pictures in the batches and augmentation of `settings`; order and crops follow from `seed`.
+
+        `share` of them make an epoch, see `Batches`.
+        """
         return Batches(
             self.pictures,
             self.preprocessing,
@@ -47,6 +51,7 @@ class Workbench:
             ),
             shuffle=True,
             device=self.machine.device,
+            share=share,
         )
 
     def data_document(self, settings: Settings) -> dict[str, Any]:
@@ -57,6 +62,7 @@ class Workbench:
             "digest": self.dataset.digest,
             "split_seed": settings.seed,
             "val_fraction": settings.val_fraction,
+            "fold": settings.fold,
             "group": settings.group,
         }
 
@@ -64,7 +70,12 @@ class Workbench:
 def find_pictures(data: Path, settings: Settings, classes: Sequence[str] | None = None) -> Dataset:
     """What is in the folder `data`, split as `settings` say; no picture is opened yet. Raises DataError."""
     dataset = read_dataset(
-        data, seed=settings.seed, group=settings.group, classes=classes, val_fraction=settings.val_fraction
+        data,
+        seed=settings.seed,
+        group=settings.group,
+        classes=classes,
+        val_fraction=settings.val_fraction,
+        fold=settings.fold,
     )
     if not dataset.splits.get("train"):
         raise DataError(f"{data} has no pictures to train on", "training needs DIR/train/CLASS or DIR/CLASS folders")
@@ -72,9 +83,17 @@ def find_pictures(data: Path, settings: Settings, classes: Sequence[str] | None 
 
 
 def open_workbench(
-    dataset: Dataset, settings: Settings, preprocessing: Preprocessing, machine: Machine, progress: Progress
+    dataset: Dataset,
+    settings: Settings,
+    preprocessing: Preprocessing,
+    machine: Machine,
+    progress: Progress,
+    home: Path,
 ) -> Workbench:
-    """Check and decode the pictures of `dataset`. Raises DataError, before any training, for those that are broken."""
+    """Check and decode the pictures of `dataset`, or find them in the cache in `home`.
+
+    Raises DataError, before any training, for those that are broken.
+    """
     progress.note(
         f"data: {dataset.root.name}, {len(dataset.classes)} classes, "
         + ", ".join(f"{len(examples)} {split}" for split, examples in dataset.splits.items())
@@ -82,11 +101,13 @@ def open_workbench(
     # all splits at once, so that everything that is broken is named in one go; test is only looked at
     train, val, test = (dataset.splits.get(split, ()) for split in ("train", "val", "test"))
     pictures = load_pictures(
+        dataset,
         (*train, *val),
         preprocessing.resize,
         workers=settings.workers or cores(),
         progress=progress,
         memory_limit=settings.memory_limit,
+        cache=Cache(home, settings.cache_limit),
         skip_bad=settings.skip_bad_images,
         only_check=test,
     )

@@ -51,7 +51,10 @@ class Trainee(Protocol):
         """The figures of one step, 0-dimensional each: "loss" is descended on. `done` is the share of steps done."""
 
     def predict(self, images: Tensor) -> Tensor:
-        """Logits (N, classes)."""
+        """Logits (N, classes), as training computes them."""
+
+    def predict_exactly(self, images: Tensor) -> Tensor:
+        """Logits (N, classes), as the file that is written will give them."""
 
     def figures(self) -> dict[str, Any]:
         """What else an epoch's record should have (the attention), JSON-able."""
@@ -78,7 +81,11 @@ class Run:
 
 @dataclass
 class Training:
-    """One stage's training. `what` is the stage's name; without `validation` there is no early stopping."""
+    """One stage's training. `what` is the stage's name; without `validation` there is no early stopping.
+
+    `floor`: a val accuracy, in percent; a run that is below it in its second half is given up. `part`: what it is
+    called in messages where a stage has several trainings.
+    """
 
     trainee: Trainee
     training: Batches
@@ -87,6 +94,8 @@ class Training:
     machine: Machine
     run: Run
     what: str
+    floor: float = 0.0
+    part: str = ""
 
     def __post_init__(self) -> None:
         self.batches = len(self.training)  # per epoch
@@ -99,6 +108,7 @@ class Training:
         self.position = Position()
         self.best: dict[str, Tensor] = {}
         self.saved = time.monotonic()
+        self.given_up = False
 
     def go(self) -> None:
         """Train in place. With `patience`, the best epoch's state is what stays.
@@ -107,9 +117,9 @@ class Training:
         """
         if self.run.resume:
             self._restore()
-        self.run.progress.start(self.what, self.steps)
+        self.run.progress.start(self.part or self.what, self.steps)
         self.run.progress.advance(self.position.epoch * self.batches + self.position.batch)
-        while self.position.epoch < self.settings.epochs and not self._patience_is_over():
+        while self.position.epoch < self.settings.epochs and not (self._patience_is_over() or self.given_up):
             self._epoch()
         self.run.progress.finish()
         if self.best:
@@ -175,6 +185,7 @@ class Training:
         last_step = (position.epoch + 1) * self.batches - 1
         record = {
             "stage": self.what,
+            **({"part": self.part} if self.part else {}),
             "epoch": position.epoch + 1,
             "epochs": self.settings.epochs,
             "lr": self.settings.lr * rate_factor(self.settings, last_step, self.steps, self.batches),
@@ -187,6 +198,10 @@ class Training:
         self.run.log(record)
         self.run.progress.line(_line(record))
         position.epoch, position.batch, position.sums = position.epoch + 1, 0, {}
+        halfway = position.epoch > self.settings.epochs / 2
+        if score is not None and halfway and position.epoch < self.settings.epochs and score.accuracy < self.floor:
+            self.given_up = True
+            self.run.progress.note(f"{self.part or self.what}: given up, val accuracy below {self.floor:.1f} %")
         if self.settings.patience and score is not None and score.accuracy > position.best_accuracy:
             position.best_epoch, position.best_accuracy = position.epoch, score.accuracy
             self.best = snapshot(self.trainee.state())
@@ -242,7 +257,10 @@ def _means(sums: Mapping[str, float]) -> dict[str, float]:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    parts = [f"{record['stage']} epoch {record['epoch']}/{record['epochs']}", f"loss {record['loss']:.3f}"]
+    parts = [
+        f"{record.get('part', record['stage'])} epoch {record['epoch']}/{record['epochs']}",
+        f"loss {record['loss']:.3f}",
+    ]
     if "expected_complexity" in record:
         parts.append(f"E[C] {record['expected_complexity']:.2f}")
     parts.append(f"accuracy {record['accuracy']:.1f} %")

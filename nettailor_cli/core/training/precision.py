@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from nettailor_cli.core.errors import UsageError
 
@@ -35,6 +36,11 @@ class Machine:
     @property
     def precision(self) -> str:
         return "bf16" if self.bf16 else "fp32"
+
+
+def to_machine(module: nn.Module, machine: Machine) -> None:
+    """Onto the device, convolutions in the layout that is fast there."""
+    module.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def choose_device(device: str) -> tuple[torch.device, str]:

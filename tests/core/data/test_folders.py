@@ -184,3 +184,17 @@ def test_a_bad_group_pattern_is_refused_even_where_val_exists(tmp_path):
 def test_control_characters_in_a_class_name_are_kept(tmp_path):
     write_folder(tmp_path, "train/a\nb/1.png", "train/c/1.png", "val/c/1.png")
     assert read_dataset(tmp_path, seed=0).classes == ("a\nb", "c")
+
+
+def test_another_fold_puts_val_to_train_and_parts_them_anew(tmp_path):
+    write_folder(
+        tmp_path, *(f"train/{name}/{n}.png" for name in "ab" for n in range(20)), "val/a/v1.png", "val/b/v2.png"
+    )
+    first, second = (read_dataset(tmp_path, seed=0, fold=fold) for fold in (0, 1))
+    assert names(first, "val") == ["a/v1.png", "b/v2.png"]
+    both = sorted(names(first, "train") + names(first, "val"))
+    assert sorted(names(second, "train") + names(second, "val")) == both
+    assert 2 < len(names(second, "val")) < 20
+    assert second.splits["train"][-1].path.exists() and {e.path.parent.parent.name for e in second.splits["train"]} == {
+        "train", "val"
+    }  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nettailor_cli.core.data import Dataset, Example, divide, select
+from nettailor_cli.core.data.splits import folds
 from nettailor_cli.core.errors import DataError, UsageError
 
 
@@ -124,3 +125,20 @@ def test_select_takes_a_split_or_all_and_names_what_there_is():
     with pytest.raises(DataError, match="no val images") as caught:
         select(dataset, "val")
     assert "train | test | all" in caught.value.hint
+
+
+def test_folds_share_nothing_and_together_are_everything() -> None:
+    examples = [Example(Path(f"{i}.png"), f"a/{i}.png", 0) for i in range(300)]
+    parts = [divide(examples, seed=3, val_fraction=0.25, fold=fold)[1] for fold in range(folds(0.25))]
+    assert len(parts) == 4 and all(50 < len(part) < 100 for part in parts)
+    assert sorted(example.name for part in parts for example in part) == sorted(example.name for example in examples)
+    assert parts[0] == divide(examples, seed=3, val_fraction=0.25)[1]
+
+
+@pytest.mark.parametrize(("val_fraction", "count"), [(0.2, 5), (0.3, 3), (0.1, 10), (0.9, 1), (1 / 3, 3)])
+def test_a_fold_that_there_is_not(val_fraction: float, count: int) -> None:
+    examples = [Example(Path(f"{i}.png"), f"a/{i}.png", 0) for i in range(30)]
+    assert folds(val_fraction) == count
+    divide(examples, seed=0, val_fraction=val_fraction, fold=count - 1)
+    with pytest.raises(UsageError, match=f"folds 0 to {count - 1}"):
+        divide(examples, seed=0, val_fraction=val_fraction, fold=count)

@@ -14,8 +14,9 @@ from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.pruning import prune
-from nettailor_cli.core.stages.prune import prune_file, surviving_tensors
+from nettailor_cli.core.stages.prune import prune_file
 from nettailor_cli.core.student import Student
+from nettailor_cli.core.task_tensors import tensors_for
 from tests.core.plain import (
     assert_same,
     fresh_backbone,
@@ -52,7 +53,7 @@ def test_a_pruned_student_on_the_surviving_tensors_is_the_whole_one_with_paths_m
     before = whole.attended_graph()
     after = prune(before, remove, threshold).graph
     assert len(after.paths) < len(before.paths)
-    survivors = surviving_tensors(before, after, whole.task_state())
+    survivors = tensors_for(after, [(before, whole.task_state())])
 
     small = Student(own_backbone, after, 7, bn_stats=bn_stats)
     small.load_task_state(survivors)
@@ -72,7 +73,7 @@ def test_paths_that_are_pruned_leave_nothing_behind() -> None:
     whole = random_student("resnet18", triples(8, 3), bn_stats="adapt", shared=False)
     before = whole.attended_graph()
     after = prune(before, 5, 0.2).graph
-    survivors = surviving_tensors(before, after, whole.task_state())
+    survivors = tensors_for(after, [(before, whole.task_state())])
     assert len(survivors["attention.logits"]) == len(after.paths)
     assert {n.split(".")[1] for n in survivors if n.startswith("proxies.")} == {
         f"{p.source}-{p.sink}" for p in after.proxies

@@ -34,7 +34,8 @@ def folder(tmp_path: Path) -> Path:
 
 def bench_of(folder: Path, **settings: object) -> Workbench:
     chosen = Settings(**{"batch_size": 4, **settings})  # type: ignore[arg-type]
-    return open_workbench(find_pictures(folder, chosen), chosen, Preprocessing(size=8), CPU, Silent())
+    home = folder.with_name(f"{folder.name}-home")
+    return open_workbench(find_pictures(folder, chosen), chosen, Preprocessing(size=8), CPU, Silent(), home)
 
 
 def spoil(file: Path) -> None:

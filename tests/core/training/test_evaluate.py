@@ -57,6 +57,9 @@ def test_scores_equal_a_count_by_sorting_whatever_the_batches(seed: int) -> None
     assert result.accuracy == result.top_k[1]
     assert result.loss == pytest.approx(loss / count, rel=1e-5)
     assert result.images == count
+    assert result.labels.tolist() == labels
+    assert result.predicted.tolist() == [row.index(max(row)) for row in logits.tolist()]
+    assert (result.labels == result.predicted).double().mean().item() * 100 == pytest.approx(result.accuracy)
 
 
 def test_accuracy_is_there_without_being_asked_for() -> None:

@@ -89,7 +89,7 @@ def plain(**changes: Any) -> Settings:
 
 def with_val_accuracies(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> None:
     scores = iter(accuracies)
-    monkeypatch.setattr(loop, "evaluate", lambda *_: Score(next(scores), {}, 0.5, 4))
+    monkeypatch.setattr(loop, "evaluate", lambda *_: Score(next(scores), {}, 0.5, 4, torch.zeros(4), torch.zeros(4)))
 
 
 def test_without_patience_every_epoch_is_done_and_the_last_state_stays(tmp_path, monkeypatch) -> None:

@@ -1,0 +1,169 @@
+"""`nettailor fit` on nine sets, three seeds: the README's second table. Test accuracy taken once.
+
+    python examples/results/nine_sets.py --data DATA --weights WEIGHTS/resnet18.safetensors --out runs/nine_sets
+
+Every fit is run with --baselines: all of them, fine-tuned for the same number of epochs, are measured on test as well.
+Goes on where it was stopped. Results: OUT/results.csv, a row per set and seed;
+the table on stdout, with the rank correlation between the kept MACs and the error of the classifier on frozen
+features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+SEEDS = (0, 1, 2)
+SIZE = 64
+SETS: dict[str, list[str]] = {
+    "omniglot": ["--no-flip"],
+    "gtsrb": ["--no-flip", "--group", r"^[^/]+/\d+"],  # a track of frames stays on one side
+    "svhn_mini": ["--no-flip"],
+    "fashion_mnist": [],
+    "signdigits": [],
+    "dtd10": ["--size", "96"],
+    "grocery": ["--size", "96"],
+    "flowers17": ["--size", "96"],
+    "flowers102": ["--size", "96"],
+}
+
+
+def nettailor(*words: object, may_miss: bool = False) -> dict[str, Any]:
+    """One command under --json; its document. `may_miss`: exit code 3, a gate that was not met, is no failure."""
+    done = subprocess.run(["nettailor", *map(str, words), "--json"], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0 and not (may_miss and done.returncode == 3):
+        raise SystemExit(f"nettailor {words[0]}: exit {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def on_test(model: Path, data: Path) -> float:
+    """Test accuracy, taken once: kept beside the model."""
+    kept = model.with_suffix(".test.json")
+    if not kept.exists():
+        kept.write_text(json.dumps(nettailor("evaluate", model, "--data", data, "--split", "test")))
+    return float(json.loads(kept.read_text())["accuracy"])
+
+
+def fit(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `nettailor fit` says, and the seconds that it took."""
+    run, kept = arguments.out / f"{name}-{seed}", arguments.out / f"{name}-{seed}.json"
+    if not kept.exists():
+        started = time.time()
+        size = [] if "--size" in SETS[name] else ["--size", SIZE]
+        start = ["--backbone", arguments.arch, "--weights", arguments.weights, "--data", arguments.data / name]
+        options = ["--seed", seed, "--precision", arguments.precision, *size, *SETS[name]]
+        fitted = nettailor("fit", *start, "--run", run, *options, "--resume", may_miss=True)
+        fitted["seconds"] = time.time() - started
+        nettailor("fit", *start, "--run", run, *options, "--resume", "--baselines", may_miss=True)
+        kept.write_text(json.dumps(fitted))
+    return json.loads(kept.read_text())
+
+
+def networks(run: Path) -> dict[str, Path]:
+    """What is measured on test."""
+    found = {"model": run / "model.safetensors", "unpruned": run / "student.safetensors"}
+    found |= {path.parent.name.split("-")[0]: path for path in run.glob("baselines/*/teacher.safetensors")}
+    found |= {path.name.split("-")[0]: path for path in run.glob("search/random-*.safetensors")}
+    return found
+
+
+def spearman(a: list[float], b: list[float]) -> float:
+    """Rank correlation, equal values sharing their mean rank."""
+
+    def ranks(values: list[float]) -> list[float]:
+        order = sorted(values)
+        return [order.index(v) + (order.count(v) - 1) / 2 for v in values]
+
+    return statistics.correlation(ranks(a), ranks(b))
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The table: means over the seeds ± standard deviation."""
+    columns = [
+        "reference",
+        "model",
+        "difference",
+        "MACs",
+        "parameters",
+        "blocks",
+        "classifier",
+        "cut",
+        "random",
+        "seconds",
+    ]
+    print("| set | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    mean: dict[str, dict[str, float]] = {}
+    for name in sets:
+        own = [row for row in rows if row["set"] == name]
+        numbers = [key for key in own[0] if key not in ("set", "blocks", "met")]
+        mean[name] = {key: statistics.mean(row[key] for row in own) for key in numbers}
+        differences = [row["model"] - row["reference"] for row in own]
+        mean[name]["difference"] = statistics.mean(differences)
+
+        def pm(key: str, own: list[dict[str, Any]] = own) -> str:
+            values = [row[key] for row in own]
+            return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+        spread = f" ± {statistics.stdev(differences):.1f}" if len(own) > 1 else ""
+        print(
+            f"| {name} | {pm('reference')} | {pm('model')} | {mean[name]['difference']:+.1f}{spread} "
+            f"| {mean[name]['macs']:.0f} % | {mean[name]['parameters']:.0f} % | {', '.join(r['blocks'] for r in own)} "
+            f"| {pm('classifier')} | {pm('cut')} | {pm('random')} "
+            f"| {statistics.median(r['seconds'] for r in own):.0f} |"
+        )
+    print(
+        f"mean difference {statistics.mean(mean[name]['difference'] for name in sets):+.2f}, "
+        f"mean MACs {statistics.mean(mean[name]['macs'] for name in sets):.1f} %, "
+        f"mean parameters {statistics.mean(mean[name]['parameters'] for name in sets):.1f} %"
+    )
+    if len(sets) > 2:
+        error = [100 - mean[name]["classifier"] for name in sets]
+        print(f"rank correlation of kept MACs and the classifier's error: "
+              f"{spearman([mean[name]['macs'] for name in sets], error):.2f}")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--arch", default="resnet18")
+    parser.add_argument("--out", type=Path, default=Path("runs/nine_sets"))
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for seed in arguments.seeds:
+        for name in arguments.sets:
+            fitted = fit(name, seed, arguments)
+            run = arguments.out / f"{name}-{seed}"
+            accuracies = {kind: on_test(file, arguments.data / name) for kind, file in networks(run).items()}
+            totals, whole = fitted["totals"], fitted["backbone_totals"]
+            rows.append(
+                {
+                    "set": name, "seed": seed, **accuracies, "met": fitted["met"],
+                    "macs": 100 * totals["macs"] / whole["macs"],
+                    "parameters": 100 * totals["parameters"] / whole["parameters"],
+                    "task_parameters": totals["task_parameters"], "blocks": str(totals["blocks"]),
+                    "candidates": len([c for c in fitted["candidates"] if c["kind"] == "candidate"]),
+                    "seconds": fitted["seconds"],
+                }
+            )  # fmt: skip
+            with (arguments.out / "results.csv").open("w", newline="") as stream:
+                writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+            print(rows[-1], flush=True)
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Candidates as rows of a table, what was wanted of them, and which one it is. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+CANDIDATE, BASELINE = "candidate", "baseline"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the search.
+
+    name: of its file. kind: CANDIDATE, or BASELINE, which is shown and never chosen. blocks: universal blocks kept.
+    accuracy: top-1 on val, percent, of `images` pictures. macs, parameters: of the whole network. bytes: its file and
+    the universal blocks that it uses, in fp32. epochs: of training behind it in all, this one's given-up half included.
+    latency: the sum of its parts' in microseconds, where the student was tailored for latency.
+    """
+
+    name: str
+    kind: str
+    blocks: tuple[int, ...]
+    accuracy: float
+    images: int
+    macs: int
+    parameters: int
+    bytes: int
+    epochs: float
+    given_up: bool = False
+    latency: float | None = None
+
+    @property
+    def standard_error(self) -> float:
+        """Of the accuracy, in points: that of a share of `images` independent pictures."""
+        share = self.accuracy / 100
+        return 100 * math.sqrt(share * (1 - share) / self.images) if self.images else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "blocks": list(self.blocks), "standard_error": self.standard_error}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the network has to be: accurate to within the tolerance, or as accurate as a budget allows.
+
+    accuracy: the least that is within the tolerance, percent on val; None where only budgets were given. tolerance: how
+    far below the teacher's that is, in points. macs, parameters, bytes, latency (microseconds): at most so much; None
+    is any.
+    """
+
+    accuracy: float | None
+    macs: float | None = None
+    parameters: float | None = None
+    bytes: float | None = None
+    latency: float | None = None
+    tolerance: float | None = None
+
+    def affords(self, row: Row) -> bool:
+        """Whether `row` is inside every budget."""
+        return self.excess(row) <= 1.0
+
+    def excess(self, row: Row) -> float:
+        """The largest cost over budget ratio; 0 without budgets."""
+        pairs: list[tuple[float | None, float | None]] = [
+            (row.macs, self.macs),
+            (row.parameters, self.parameters),
+            (row.bytes, self.bytes),
+            (row.latency, self.latency),
+        ]
+        given = [(cost, limit) for cost, limit in pairs if cost is not None and limit is not None]
+        return max((cost / limit if limit > 0 else math.inf for cost, limit in given), default=0.0)
+
+    def accepts(self, row: Row) -> bool:
+        """Whether `row` is accurate enough."""
+        # half a millionth of a point is rounding, not a picture
+        return self.accuracy is None or row.accuracy >= self.accuracy - 5e-7
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`row` is what was chosen; `met` whether it is all that was wanted; `reason` says why it, in one sentence."""
+
+    row: Row
+    met: bool
+    reason: str
+
+
+def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
+    """The leanest candidate within the tolerance and the budgets; without a tolerance, the most accurate inside them.
+
+    When no candidate is: the most accurate inside the budgets, or else the closest to them. What was given up halfway
+    is chosen only where there is nothing else, and is never good enough. `rows` holds at least one candidate.
+    """
+    candidates = [row for row in rows if row.kind == CANDIDATE and not row.given_up]
+    if not candidates:
+        row = max((row for row in rows if row.kind == CANDIDATE), key=lambda row: (row.accuracy, -row.macs))
+        return Choice(row, False, f"every candidate was given up; {row.name} is the most accurate")
+    affordable = [row for row in candidates if wanted.affords(row)]
+    if not affordable:
+        row = min(candidates, key=lambda row: (wanted.excess(row), row.macs))
+        return Choice(row, False, f"no candidate is inside the budget; {row.name} comes closest")
+    if wanted.accuracy is not None:
+        good = [row for row in affordable if wanted.accepts(row)]
+        if good:
+            row = min(good, key=lambda row: (row.macs, -row.accuracy))
+            return Choice(row, True, f"{row.name} is the leanest within the tolerance{_noise(row, wanted.accuracy)}")
+        row = max(affordable, key=lambda row: (row.accuracy, -row.macs))
+        return Choice(row, False, f"no candidate is within the tolerance; {row.name} is the most accurate")
+    row = max(affordable, key=lambda row: (row.accuracy, -row.macs))
+    return Choice(row, True, f"{row.name} is the most accurate inside the budget")
+
+
+def _noise(row: Row, accuracy: float) -> str:
+    """What is to be said when the margin is smaller than the accuracy's standard error."""
+    margin = row.accuracy - accuracy
+    if margin < row.standard_error:
+        return f", by {margin:.1f} points: less than the standard error of {row.standard_error:.1f}"
+    return ""

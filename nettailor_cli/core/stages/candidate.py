@@ -1,0 +1,105 @@
+"""One candidate of `fit`'s search: a smaller network made of a student (or of another candidate), and trained.
+
+Its file, RUN/search/NAME.safetensors, is its record: what is there is not trained again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from nettailor_cli.core import delta
+from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.errors import FileError, Interrupted
+from nettailor_cli.core.graph import Graph
+from nettailor_cli.core.search.probe import Probe
+from nettailor_cli.core.search.ranking import scores
+from nettailor_cli.core.settings import Settings
+from nettailor_cli.core.stages.carry_out import Part
+from nettailor_cli.core.stages.finetune import finetune
+from nettailor_cli.core.stages.job import Job
+from nettailor_cli.core.stages.workbench import Workbench
+from nettailor_cli.core.task_tensors import Source
+from nettailor_cli.core.teacher import Teacher
+
+Delta = tuple[ModelDocument, dict[str, Tensor]]
+"""What `delta.read` gives."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A run directory with a student in it, its teacher, and the pictures that both were trained and measured on."""
+
+    job: Job
+    student: Delta
+    student_digest: str
+    teacher: Teacher
+    teacher_digest: str
+    settings: Settings
+    bench: Workbench
+    probe: Probe
+
+    def file(self, name: str) -> Path:
+        """Where the candidate `name` is, or will be."""
+        return self.job.run.path / "search" / f"{name}.safetensors"
+
+    @property
+    def teacher_accuracy(self) -> float:
+        """On this fold's val, percent."""
+        return float(self.student[0].metrics["teacher"]["accuracy"])
+
+    def scores(self, state: Delta, ranking: str) -> dict[int, float]:
+        """Block -> score, see `search.ranking`."""
+        graph, tensors = state[0].graph, state[1]
+        return scores(graph, ranking, lambda smaller: self.loss(smaller, [(graph, tensors)]))
+
+    def loss(self, graph: Graph, sources: Sequence[Source]) -> float:
+        """See `Probe.loss`. Raises Interrupted when the user asked to stop: finished candidates are kept anyway."""
+        signal = self.job.stop()
+        if signal is not None:
+            raise Interrupted("search: stopped, finished candidates are kept", "fit --resume goes on", signal=signal)
+        return self.probe.loss(graph, sources)
+
+    def trained(
+        self, graph: Graph, before: Sequence[Delta], part: Part, epochs: int, pruned: dict[str, object]
+    ) -> Delta:
+        """The candidate `part.name`: `graph` with the tensors of `before`, trained for `epochs`.
+
+        `pruned`: what its file says of how it was made smaller. Batch norms are measured anew where paths are gone.
+        Raises FileError when its file is there and was made in another way.
+        """
+        output = self.file(part.name)
+        pruned = {
+            **pruned, "epochs": epochs, "share": part.share, "student": self.student_digest,
+            "teacher": self.teacher_digest,
+        }  # fmt: skip
+        if output.exists():
+            document, tensors = delta.read(output)
+            metric = document.metrics[delta.MODEL]
+            if "given_up_after_epochs" in metric and metric["accuracy"] >= part.floor:  # less is asked for by now
+                output.unlink()
+                return self.trained(graph, before, part, epochs, pruned)
+            if document.settings.get("prune") != pruned:
+                raise FileError(
+                    f"{output} is another student's, or of a search with other settings", "start again: --force"
+                )
+            return document, tensors
+        else:
+            document = before[0][0]
+            sources = [(earlier.graph, tensors) for earlier, tensors in before]
+            gone = {path.name for path in document.graph.paths} != {path.name for path in graph.paths}
+            student = self.probe.student(graph, sources, anew=gone)
+            start = replace(
+                document,
+                stage=delta.PRUNED,
+                graph=student.attended_graph(),
+                settings={**document.settings, "prune": pruned},
+                metrics={name: metric for name, metric in document.metrics.items() if name != delta.MODEL},
+            )
+            settings = replace(self.settings, epochs=epochs)
+            job = replace(self.job, resume=True)
+            finetune(job, start, student, self.teacher, self.teacher_digest, settings, self.bench, output, part)
+        return delta.read(output)

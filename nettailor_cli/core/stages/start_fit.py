@@ -1,0 +1,301 @@
+"""From what was asked of `fit` to its search: teacher and student first, where the run has none."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nettailor_cli.core import delta
+from nettailor_cli.core.backbones.store import find, find_by_fingerprint
+from nettailor_cli.core.data import Dataset
+from nettailor_cli.core.data.splits import folds as possible_folds
+from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.drawing import candidates
+from nettailor_cli.core.drawing.run_pictures import write_pictures
+from nettailor_cli.core.errors import DataError, FileError, UsageError
+from nettailor_cli.core.files import check_place, sha256_of
+from nettailor_cli.core.models import load_teacher
+from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
+from nettailor_cli.core.search.asked import GRADUAL, Asked, remembered
+from nettailor_cli.core.search.choice import Choice, Row, Wanted
+from nettailor_cli.core.search.probe import Probe, some
+from nettailor_cli.core.settings import (
+    FINETUNE,
+    TAILOR,
+    TEACH,
+    fields_of,
+    flag_of,
+    resolve,
+    to_document,
+)
+from nettailor_cli.core.stages.baselines import fine_tuned
+from nettailor_cli.core.stages.candidate import Fold
+from nettailor_cli.core.stages.fit import Plan, Search
+from nettailor_cli.core.stages.job import Job, settle_machine
+from nettailor_cli.core.stages.start import start_tailor, start_teach, teacher_settings
+from nettailor_cli.core.stages.workbench import find_pictures, open_workbench
+
+FOLDS = 3
+"""Of cross-validation, where the tolerance is less than two pictures of val."""
+
+_PASSING = ("device", "precision", "workers", "cache_limit", "memory_limit", "seed")
+"""Settings that may differ from the student's, or (the seed) are told by the split."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was written and says of itself, what was chosen and why, all that was tried, the teacher's accuracy.
+
+    The accuracies are over all `folds`, but for the baselines that are fine-tuned: those are the first fold's.
+    """
+
+    document: ModelDocument
+    choice: Choice
+    rows: list[Row]
+    teacher_accuracy: float
+    folds: int
+
+
+def start_fit(job: Job, asked: Asked, *, baselines: bool = False, latency_table: Path | None = None) -> Fitted:
+    """`nettailor fit`: writes RUN/model.safetensors, the leanest network that is good enough, or the closest to it.
+
+    Beside it architecture.svg and candidates.svg, and as .png, are its pictures. Uses RUN's student if there is one,
+    else tailors one (and teaches, if there is no teacher). Cross-validation takes place in RUN/folds/N. With
+    `baselines` the rows hold, beside the candidates, what they are to be compared with (see `stages.baselines`). With
+    `job.resume` what is not typed is as the run remembers it. Raises UsageError, DataError and FileError as the stages
+    do, and DataError when there is nothing to validate on.
+    """
+    if job.resume:
+        asked = remembered(asked, job.run.read().get("fit", {}))
+    config = None if asked.config is None else Path(asked.config)
+    job = replace(job, preset=asked.preset, config=config, flags=asked.flags)
+    dataset = _check(job, asked)
+    if job.force:
+        _forget(job.run)
+    job.run.record({"fit": asked.to_toml()})
+    first = _fold(job, dataset, latency_table)
+    _check_costs(first, asked)
+    numbers = _folds_beside(first, asked)
+    table = latency_table or (job.run.latencies if job.run.latencies.exists() else None)
+    folds = [first, *(_another(first, number, table) for number in numbers)]
+    plan = Plan(asked.search or GRADUAL, asked.ranking or "loss", _given(asked.proxy_threshold, 0.05))
+    search = Search(folds, plan, _wanted(folds, asked))
+    choice, rows = search.go()
+    chosen, tensors = delta.read(first.file(choice.row.name))
+    told = {"tolerance": asked.accuracy_matters, "folds": len(folds), **vars(plan), "met": choice.met}
+    chosen = replace(chosen, settings={**chosen.settings, "fit": told})
+    delta.write(job.run.model, chosen, tensors)
+    if baselines:
+        rows += [search.unpruned(), search.random(len(choice.row.blocks)), *fine_tuned(first, choice.row)]
+    fitted = Fitted(chosen, choice, rows, _teacher_accuracy(folds), len(folds))
+    write_pictures(job.run.path, chosen, _drawn(fitted), job.progress, tolerance=asked.accuracy_matters)
+    return fitted
+
+
+# before anything is written
+
+
+def _check(job: Job, asked: Asked) -> Dataset:
+    """The pictures; everything that can be refused at once is."""
+    output, searched = job.run.model, job.run.path / "search"
+    if not job.force:
+        if output.exists() and not (job.resume and "fit" in delta.read_document(output).settings):
+            refuse_to_overwrite(output, force=False)
+        if searched.exists() and not job.resume:
+            raise UsageError(f"{job.run.path} has an unfinished fit", "--resume goes on with it, --force starts again")
+    check_place(output)
+    student = None if job.force or not job.run.student.exists() else delta.read_document(job.run.student)
+    carried = teacher_settings(job, None) if student is None else student.settings.get(TAILOR, {})
+    stages = [resolve(stage, flags=job.flags, config=job.config, preset=job.preset) for stage in (TEACH, TAILOR)]
+    settings = resolve(FINETUNE, flags=job.flags, config=job.config, preset=job.preset, carried=carried)
+    if student is None and asked.max_latency is not None and stages[1].cost != "latency":
+        raise UsageError("--max-latency needs a student that is tailored for latency", "--cost latency")
+    most = possible_folds(settings.val_fraction)
+    if asked.folds is not None and asked.folds > most:
+        raise UsageError(
+            f"--folds {asked.folds}: there are {most} parts of the size of val", "a smaller --val-fraction"
+        )
+    dataset = find_pictures(job.data_folder(), settings, classes=None if student is None else student.classes)
+    if "val" not in dataset.splits:
+        raise DataError(f"{dataset.root} has nothing to validate on", "more pictures per class, or a val folder")
+    if student is not None:
+        _refuse_another(job, student, dataset)
+    return dataset
+
+
+def _refuse_another(job: Job, student: ModelDocument, dataset: Dataset) -> None:
+    """Raises UsageError when what was typed is not what RUN's student is: it would change nothing."""
+    tailored = student.settings.get(TAILOR, {})
+    if tailored.get("teacher") is False:
+        raise UsageError(f"{job.run.student} was tailored without a teacher", "fit measures itself by the teacher")
+    if not job.run.teacher.exists():
+        raise UsageError(f"there is no teacher at {job.run.teacher}", "--force starts again")
+    different = []
+    if student.data.get("digest") != dataset.digest:
+        different.append("other pictures or another split")
+    if delta.read_document(job.run.teacher).metrics.get("teacher") != student.metrics.get("teacher"):
+        different.append("another teacher")
+    if job.backbone is not None and job.backbone.lower() not in (student.backbone, student.backbone.split(".")[0]):
+        different.append("another backbone")
+    elif job.weights is not None:
+        named = find(student.backbone, home=job.home, weights=job.weights, progress=job.progress)
+        different += [] if named.fingerprint == student.fingerprint else ["another backbone"]
+    given = student.preprocessing
+    for flag, typed, own in (
+        ("--size", job.size, given.size),
+        ("--mean", job.mean, given.mean),
+        ("--std", job.std, given.std),
+    ):
+        different += [] if typed is None or typed == own else [f"another {flag}"]
+    settings = to_document(resolve(TAILOR, flags=job.flags), TAILOR)
+    for name in job.flags:
+        if name in tailored and name not in _PASSING and settings.get(name) != tailored[name]:
+            different.append(f"another {flag_of(name)}")
+    if different:
+        raise UsageError(f"{job.run.student} was tailored with {', '.join(different)}", "--force tailors again")
+
+
+def _forget(run: RunDirectory) -> None:
+    """What --force starts again from nothing; the teacher stays if it fits."""
+    for leftover in ("search", "checkpoints", "folds", "baselines"):
+        if (run.path / leftover).exists():
+            shutil.rmtree(run.path / leftover)
+    for file in (run.student, run.pruned, run.model):
+        file.unlink(missing_ok=True)
+
+
+# folds
+
+
+def _fold(job: Job, dataset: Dataset, latency_table: Path | None) -> Fold:
+    """What the search needs of one run directory; the teacher and the student are made where there is none."""
+    student_file, teacher_file = job.run.student, job.run.teacher
+    if student_file.exists():
+        job.progress.note(f"student: {student_file}, as it was tailored")
+    else:
+        start_tailor(job, latency_table=latency_table)
+    document, tensors = delta.read(student_file)
+    carried = document.settings.get(TAILOR, {})
+    settings = resolve(FINETUNE, flags=job.flags, config=job.config, preset=job.preset, carried=carried)
+    job.run.record({FINETUNE: to_document(settings, FINETUNE)})
+    if document.data.get("digest") != dataset.digest:
+        raise UsageError(f"{student_file} was tailored to other pictures or another split", "--force starts again")
+    machine = settle_machine(job, settings)
+    teacher, _ = load_teacher(teacher_file, document.backbone, document.preprocessing, document.classes)
+    bench = open_workbench(dataset, settings, document.preprocessing, machine, job.progress, job.home)
+    backbone = find_by_fingerprint(document.fingerprint, name=document.backbone, home=job.home, progress=job.progress)
+    backbone.preprocessing = document.preprocessing
+    return Fold(
+        job=job,
+        student=(document, tensors),
+        student_digest=sha256_of(student_file),
+        teacher=teacher,
+        teacher_digest=sha256_of(teacher_file),
+        settings=settings,
+        bench=bench,
+        probe=Probe(backbone, document, some(bench.training(settings, settings.seed)), machine),
+    )
+
+
+def _folds_beside(first: Fold, asked: Asked) -> list[int]:
+    """The numbers of the other folds. By default none, or so many that the tolerance is more than chance."""
+    dataset, settings, note = first.bench.dataset, first.settings, first.job.progress.note
+    wanted = asked.folds
+    if wanted is None:
+        images = first.student[0].metrics["teacher"]["images"]
+        tolerance = asked.accuracy_matters
+        if tolerance is None or tolerance * images / 100 >= 2:
+            return []
+        why = f"a tolerance of {tolerance:g} points is less than two of val's {images} pictures"
+        if (dataset.root / "val").is_dir():
+            note(f"no cross-validation, though {why}: there is a val folder (--folds {FOLDS} mixes it with train)")
+            return []
+        wanted = FOLDS
+        note(f"cross-validation with up to {wanted} folds: {why} (--folds 1 does without)")
+    numbers: list[int] = []
+    for number in range(possible_folds(settings.val_fraction)):
+        if number != settings.fold and len(numbers) < wanted - 1:
+            try:
+                find_pictures(dataset.root, replace(settings, fold=number), classes=dataset.classes)
+            except DataError as error:
+                first.job.progress.warn(error.message)
+            else:
+                numbers.append(number)
+    return numbers
+
+
+def _another(first: Fold, number: int, latency_table: Path | None) -> Fold:
+    """The same with another part of the pictures as val, in RUN/folds/`number`, taught and tailored as the first."""
+    job, document = first.job, first.student[0]
+    run = RunDirectory(job.run.path / "folds" / str(number))
+    earlier = job.run.read()
+    run.record({name: earlier[name] for name in ("run", "machine")})  # the backbone by content, and the arithmetic
+    plain = replace(
+        job, run=run, backbone=None, weights=None, mean=None, std=None, size=None, preset=None, config=None,
+        data=first.bench.dataset.root, resume=True, force=False,
+    )  # fmt: skip
+    recorded = {stage: {**_settings_in(document, stage), "fold": number} for stage in (TEACH, TAILOR)}
+    start_teach(replace(plain, flags=recorded[TEACH]))
+    start_tailor(replace(plain, flags=recorded[TAILOR]), latency_table=latency_table)
+    settings = replace(first.settings, fold=number)
+    dataset = find_pictures(first.bench.dataset.root, settings, classes=document.classes)
+    flags = {name: value for name, value in to_document(settings, FINETUNE).items() if value is not None}
+    return _fold(replace(plain, flags=flags), dataset, latency_table)
+
+
+def _settings_in(document: ModelDocument, stage: str) -> dict[str, Any]:
+    """The settings of `stage` as a model file has them, as flags."""
+    known = document.settings.get(stage, {})
+    return {name: value for name, value in known.items() if name in fields_of(stage) and value is not None}
+
+
+# what is wanted
+
+
+def _check_costs(first: Fold, asked: Asked) -> None:
+    if asked.max_latency is not None and first.student[0].graph.backbone.latency is None:
+        raise UsageError(
+            f"--max-latency: {first.job.run.student} was not tailored for latency", "--cost latency --force"
+        )
+
+
+def _teacher_accuracy(folds: list[Fold]) -> float:
+    metrics = [fold.student[0].metrics.get("teacher") for fold in folds]
+    if not all(metrics):
+        raise FileError(f"{folds[0].job.run.student} does not say how good its teacher is", "--force starts again")
+    known = [metric for metric in metrics if metric]
+    return sum(m["accuracy"] * m["images"] for m in known) / sum(m["images"] for m in known)
+
+
+def _wanted(folds: list[Fold], asked: Asked) -> Wanted:
+    whole, tolerance = folds[0].student[0].graph.backbone, asked.accuracy_matters
+    limits = {
+        name: budget.limit(value)
+        for name, option, value in (
+            ("macs", "max_macs", whole.macs),
+            ("parameters", "max_params", whole.parameters),
+            ("bytes", "max_bytes", 4 * whole.parameters),
+            ("latency", "max_latency", (whole.latency or 0.0) / 1e6),  # budgets of time are in seconds
+        )
+        if (budget := asked.budget(option)) is not None
+    }
+    if "latency" in limits:
+        limits["latency"] *= 1e6
+    return Wanted(None if tolerance is None else _teacher_accuracy(folds) - tolerance, tolerance=tolerance, **limits)
+
+
+def _given(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _drawn(fitted: Fitted) -> list[candidates.Row]:
+    """The rows as they are drawn; what was given up halfway is not."""
+    whole = fitted.document.graph.backbone
+    drawn = [candidates.Row("teacher", candidates.TEACHER, 100.0, fitted.teacher_accuracy)]
+    for row in fitted.rows:
+        if not row.given_up:
+            kind = candidates.CHOSEN if row == fitted.choice.row else row.kind
+            drawn.append(candidates.Row(row.name, kind, 100 * row.macs / whole.macs, row.accuracy, row.standard_error))
+    return drawn

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from nettailor_cli.core.search.choice import BASELINE, CANDIDATE, Row, Wanted, choose
+
+
+def row(
+    name: str, accuracy: float, macs: int, *, kind: str = CANDIDATE, given_up: bool = False, images: int = 400
+) -> Row:
+    return Row(name, kind, (1, 2), accuracy, images, macs, 2 * macs, 4 * macs, 40, given_up)
+
+
+ROWS = [row("a", 92.0, 900), row("b", 91.0, 700), row("c", 89.9, 500), row("d", 80.0, 300)]
+
+
+def test_the_leanest_within_the_tolerance() -> None:
+    choice = choose(ROWS, Wanted(accuracy=90.0))
+    assert (choice.row.name, choice.met) == ("b", True)
+
+
+def test_exactly_at_the_tolerance_is_within() -> None:
+    assert choose(ROWS, Wanted(accuracy=89.9)).row.name == "c"
+
+
+def test_a_choice_within_noise_says_so() -> None:
+    """b is 1.0 point above; the standard error of 91 % of 400 pictures is 1.43 points."""
+    assert "standard error of 1.4" in choose(ROWS, Wanted(accuracy=90.0)).reason
+    certain = [row("a", 92.0, 900, images=40_000)]
+    assert "standard error" not in choose(certain, Wanted(accuracy=90.0)).reason
+
+
+def test_standard_error_by_hand() -> None:
+    assert row("x", 80.0, 1, images=100).standard_error == pytest.approx(4.0)  # 100 * sqrt(0.8 * 0.2 / 100)
+    assert math.isnan(row("x", 80.0, 1, images=0).standard_error)
+
+
+def test_none_within_the_tolerance_gives_the_most_accurate_and_says_so() -> None:
+    choice = choose(ROWS, Wanted(accuracy=99.0))
+    assert (choice.row.name, choice.met) == ("a", False)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        (Wanted(None, macs=700), "b"),
+        (Wanted(None, macs=699), "c"),
+        (Wanted(None, parameters=650), "d"),
+        (Wanted(None, bytes=2000), "c"),
+        (Wanted(None, macs=2000, bytes=1200), "d"),
+    ],
+)
+def test_a_budget_alone_gives_the_most_accurate_inside_it(wanted: Wanted, name: str) -> None:
+    choice = choose(ROWS, wanted)
+    assert (choice.row.name, choice.met) == (name, True)
+
+
+def test_outside_every_budget_the_closest_is_given_and_it_says_so() -> None:
+    choice = choose(ROWS, Wanted(None, macs=100))
+    assert (choice.row.name, choice.met) == ("d", False)
+
+
+def test_a_tolerance_inside_a_budget() -> None:
+    assert choose(ROWS, Wanted(90.0, macs=800)).row.name == "b"
+    assert not choose(ROWS, Wanted(90.0, macs=600)).met
+
+
+def test_baselines_and_what_was_given_up_are_never_chosen() -> None:
+    rows = [*ROWS, row("lean", 95.0, 10, kind=BASELINE), row("half", 95.0, 20, given_up=True)]
+    assert choose(rows, Wanted(accuracy=90.0)).row.name == "b"
+
+
+def test_of_equal_macs_the_more_accurate() -> None:
+    assert choose([*ROWS, row("b2", 91.5, 700)], Wanted(accuracy=90.0)).row.name == "b2"
+
+
+def test_a_latency_budget_counts_where_latencies_are_known() -> None:
+    rows = [replace(row("a", 92.0, 900), latency=800.0), replace(row("b", 91.0, 700), latency=300.0)]
+    assert choose(rows, Wanted(None, latency=500.0)).row.name == "b"
+    assert not choose(rows, Wanted(None, latency=200.0)).met
+    assert choose(ROWS, Wanted(None, latency=1.0)).row.name == "a"  # nothing is known of these
+
+
+def test_where_everything_was_given_up_the_most_accurate_is_told_and_not_good_enough() -> None:
+    choice = choose([row("a", 70.0, 900, given_up=True), row("b", 72.0, 700, given_up=True)], Wanted(accuracy=60.0))
+    assert (choice.row.name, choice.met) == ("b", False) and "given up" in choice.reason

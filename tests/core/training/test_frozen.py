@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from nettailor_cli.core.backbones.backbone import Backbone, build_random
+from nettailor_cli.core.complexity import student_graph
+from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.student import Student
+from nettailor_cli.core.training.frozen import quick, quick_twin
+from nettailor_cli.core.training.precision import Machine
+
+FP32 = Machine(torch.device("cpu"), bf16=False, reason="a test")
+BF16 = Machine(torch.device("cpu"), bf16=True, reason="a test")
+
+
+def lively(arch: str) -> Backbone:
+    """Random weights with batch norms that do something."""
+    backbone = build_random(arch, 0)
+    backbone.preprocessing = Preprocessing(size=32)
+    torch.manual_seed(0)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return backbone
+
+
+def make_student(arch: str = "resnet18", bn_stats: str = "frozen") -> Student:
+    backbone = lively(arch)
+    student = Student(backbone, student_graph(backbone, 3, skips=1), 3, bn_stats=bn_stats)
+    student.start_fresh(torch.Generator().manual_seed(0))
+    return student
+
+
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50", "resnext50_32x4d"])
+def test_folding_changes_nothing_but_rounding_and_leaves_no_batch_norm(arch: str) -> None:
+    exact = lively(arch).double()
+    folded = copy.deepcopy(exact)
+    quick(folded, FP32)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    with torch.no_grad():
+        expected, found = exact(IMAGES.double()), folded(IMAGES.double())
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    quick(folded, FP32)
+    with torch.no_grad():
+        assert torch.equal(folded(IMAGES.double()), found)
+
+
+def test_the_twin_shares_what_is_trained_and_only_that() -> None:
+    student = make_student()
+    twin = quick_twin(student, BF16)
+    trained = {name: p for name, p in student.named_parameters() if p.requires_grad}
+    assert {name: p for name, p in twin.named_parameters() if p.requires_grad}.keys() == trained.keys()
+    assert all(dict(twin.named_parameters())[name] is p for name, p in trained.items())
+    assert next(student.stem.parameters()).dtype == torch.float32
+    assert next(twin.stem.parameters()).dtype == torch.bfloat16
+
+
+def test_the_twins_output_and_gradients_are_the_students() -> None:
+    student = make_student()
+    twin = quick_twin(student, FP32)
+    gradients = []
+    for network in (student, twin):
+        student.zero_grad()
+        student.train()
+        network(IMAGES).logits.square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+    student.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(twin(IMAGES).logits, student(IMAGES).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_proxies_of_the_twin_follow_the_students_mode() -> None:
+    student = make_student()
+    twin = quick_twin(student, FP32)
+    student.train()
+    assert all(proxy.training for proxy in twin.proxies.values())
+    student.eval()
+    assert not any(proxy.training for proxy in twin.proxies.values())
+
+
+def test_adapted_statistics_are_not_folded_away() -> None:
+    student = make_student(bn_stats="adapt")
+    assert quick_twin(student, BF16) is student
