@@ -2,8 +2,9 @@
 
     python run_onnx.py flowers.onnx photo.jpg ... [--top-k 3]
 
-Prints CSV, as `nettailor predict --format csv` does, with the same figures to rounding. Pictures that can't be read are
-named on stderr, and the exit code is 2. Take what you need: `read_picture` is what has to be the same in your program.
+Prints CSV, as `nettailor predict --format csv` does, with the same figures to rounding. A picture that can't be read is
+a row with an error, and the exit code is 2. Take what you need: `read_picture` is what has to be the same in your
+program.
 """
 
 import argparse
@@ -69,7 +70,8 @@ def main() -> int:
         parser.error(f"{options.model} gives {document['output']['name']}: export it without --logits")
     top_k = min(options.top_k, len(classes))
     table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(["image", *(f"{what}_{k}" for k in range(1, top_k + 1) for what in ("class", "probability"))])
+    columns = [f"{what}_{k}" for k in range(1, top_k + 1) for what in ("class", "probability")]
+    table.writerow(["image", *columns, "error"])
 
     bad = 0
     for start in range(0, len(options.pictures), BATCH):
@@ -79,14 +81,14 @@ def main() -> int:
                 pictures.append(read_picture(path, preprocessing["resize"], preprocessing["size"]))
                 paths.append(path)
             except Exception as error:  # noqa: BLE001 - whatever a damaged file makes Pillow stumble over
-                print(f"{path}: {error}", file=sys.stderr)
+                table.writerow([path, *[""] * len(columns), error])
                 bad += 1
         if not pictures:
             continue
         (probabilities,) = session.run(["probabilities"], {"images": np.stack(pictures)})
         for path, row in zip(paths, probabilities, strict=True):
             best = np.argsort(-row, kind="stable")[:top_k]
-            table.writerow([path, *(cell for index in best for cell in (classes[index], f"{row[index]:.6f}"))])
+            table.writerow([path, *(cell for index in best for cell in (classes[index], f"{row[index]:.6f}")), ""])
     return 2 if bad else 0
 
 

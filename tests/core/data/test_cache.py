@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -209,18 +210,20 @@ def test_old_files_make_room_on_the_disk(store: Cache, monkeypatch: pytest.Monke
     assert not old.exists()
 
 
-@pytest.fixture
-def largest_file() -> Iterator[int]:
-    """No file may grow beyond this: writing fails half-way through, as on a disk that is full."""
+@contextlib.contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """Writing fails half-way, as on a full disk. Not around a whole test: pytest itself may write to a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30 * ROW, hard))
-    yield 30 * ROW
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_is_full_half_way_through_leaves_nothing_behind(store: Cache, largest_file: int) -> None:
+def test_a_disk_that_is_full_half_way_through_leaves_nothing_behind(store: Cache) -> None:
     kept = age(store, keys(1))
-    with pytest.raises(NotCached, match=r"can't write .*\.pixels: File too large"):
+    with no_file_larger_than(30 * ROW), pytest.raises(NotCached, match=r"can't write .*\.pixels: File too large"):
         Use(store, keys(*range(40)))
     assert names(store) == [kept[0].name]
 
