@@ -10,6 +10,12 @@ from typing import Any
 CANDIDATE, BASELINE = "candidate", "baseline"
 
 
+def standard_error(accuracy: float, images: int) -> float:
+    """In points: that of `accuracy` (percent) as a share of `images` independent pictures; NaN where there are none."""
+    share = accuracy / 100
+    return 100 * math.sqrt(share * (1 - share) / images) if images else math.nan
+
+
 @dataclass(frozen=True)
 class Row:
     """One network of the search.
@@ -34,9 +40,8 @@ class Row:
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy, in points: that of a share of `images` independent pictures."""
-        share = self.accuracy / 100
-        return 100 * math.sqrt(share * (1 - share) / self.images) if self.images else math.nan
+        """Of the accuracy, in points."""
+        return standard_error(self.accuracy, self.images)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "blocks": list(self.blocks), "standard_error": self.standard_error}

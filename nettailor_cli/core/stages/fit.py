@@ -23,7 +23,7 @@ from nettailor_cli.core.files import write_text
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.pruning import drop_weak_proxies, remove_blocks
 from nettailor_cli.core.search.asked import GRADUAL, SWEEP
-from nettailor_cli.core.search.choice import BASELINE, CANDIDATE, Choice, Row, Wanted, choose
+from nettailor_cli.core.search.choice import BASELINE, CANDIDATE, Choice, Row, Wanted, choose, standard_error
 from nettailor_cli.core.search.probing import first_probe, next_probe
 from nettailor_cli.core.search.ranking import weakest
 from nettailor_cli.core.settings import TAILOR, TEACH
@@ -37,10 +37,10 @@ RECOVERY = 1.0
 """Points that the full training is trusted to win back over the short one."""
 
 HOPELESS = 8.0
-"""Points below what is wanted at which a full training is given up in its second half."""
+"""Points, beside chance, below what is wanted at which a full training is given up in its second half."""
 
 LOST = 15.0
-"""Points below what is wanted at which shrinking ends: no training brings that back."""
+"""Points, beside chance, below what is wanted at which shrinking ends: no training brings that back."""
 
 SWAP_REACH = 2
 """How far a block may be from the one whose place it takes."""
@@ -267,10 +267,12 @@ class Search:
         return self.rows[name]
 
     def _floor(self, fold: Fold, points: float) -> float:
-        """So many points below what is wanted in this fold; 0 where no accuracy is."""
+        """So many points, and two standard errors, below what is wanted in this fold; 0 where no accuracy is."""
         if self.wanted.tolerance is None:
             return 0.0
-        return max(0.0, fold.teacher_accuracy - self.wanted.tolerance - points)
+        images = fold.student[0].metrics["teacher"]["images"]
+        accuracy = fold.teacher_accuracy - self.wanted.tolerance - points
+        return max(0.0, accuracy - 2 * standard_error(fold.teacher_accuracy, images))
 
     def _pruned(self, k: int, threshold: float) -> dict[str, object]:
         return {"remove": k, "proxy_threshold": threshold, "ranking": self.plan.ranking}
