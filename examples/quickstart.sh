@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The main job on real images, from a bare checkout: makes .venv, installs, and tailors a ResNet-18 to handwritten digits.
+# The main job on real images, from a bare checkout: makes .venv, installs, and tailors to handwritten digits.
 #
-#   ./examples/quickstart.sh                          torchvision's ImageNet weights (downloads 45 MB)
-#   ./examples/quickstart.sh resnet18-f37072fd.pth    or weights that you have: .pth or .safetensors
+#   ./examples/quickstart.sh                          the backbone that comes with the package
+#   ./examples/quickstart.sh resnet18-f37072fd.pth    or a ResNet-18's weights that you have: .pth or .safetensors
 #
 # The pictures are scikit-learn's handwritten digits, which come with its package. Everything lands in runs/quickstart.
 set -euo pipefail
@@ -16,7 +16,7 @@ data=$run/digits
 [ -d "$data" ] || python examples/digits.py "$data"
 
 set -x
-nettailor teach --backbone resnet18 ${weights:+--weights "$weights"} --data "$data" --run "$run" \
+nettailor teach ${weights:+--backbone resnet18 --weights "$weights"} --data "$data" --run "$run" \
   --size 32 --no-flip --preset quick --force
 nettailor tailor --run "$run" --preset quick --force
 nettailor prune "$run/student.safetensors" --force

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,7 +12,8 @@ from nettailor_cli.cli import options
 from nettailor_cli.cli.errors import reports_errors
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.backbones.catalog import ARCHS, torchvision_tags
-from nettailor_cli.core.backbones.listing import folder, listing
+from nettailor_cli.core.backbones.embedded import embedded
+from nettailor_cli.core.backbones.listing import StoredBackbone, folder, listing
 from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.printable import harmless
 
@@ -31,33 +32,43 @@ def default(context: typer.Context) -> None:
 def list_(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
     """Show what is on this machine and what torchvision offers."""
     home = options.home()
-    stored = listing(home)
+    stored, shipped = listing(home), embedded()
     offered = [f"{arch}.{tag}" for arch in ARCHS for tag in torchvision_tags(arch)]
     document = {
         "home": str(folder(home)),
-        "stored": [
-            {
-                "name": s.name, "fingerprint": s.fingerprint, "file": str(s.path), "bytes": s.bytes,
-                "mean": list(s.mean), "std": list(s.std), "size": s.size, "source": s.source, "error": s.error or None,
-            }
-            for s in stored
-        ],
+        "stored": [_document(entry) for entry in stored],
+        "embedded": [_document(entry) for entry in shipped],
         "downloadable": offered,
-    }  # fmt: skip
+    }
 
     def show(console: Console) -> None:
-        if stored:
-            table = Table(box=None, pad_edge=False)
-            for column in ("on this machine", "fingerprint", "MB", "source"):
-                table.add_column(column, overflow="fold")
-            for s in stored:
-                table.add_row(harmless(s.name), s.short, f"{s.bytes / 1e6:.1f}", harmless(s.error or s.source))
-            console.print(table)
-        else:
+        table = Table(box=None, pad_edge=False)
+        for column in ("on this machine", "fingerprint", "MB", "source"):
+            table.add_column(column, overflow="fold")
+        for entry in (*shipped, *stored):
+            source = "comes with nettailor" if entry in shipped else entry.source
+            megabytes = f"{entry.bytes / 1e6:.1f}"
+            table.add_row(harmless(entry.name), entry.short, megabytes, harmless(entry.error or source))
+        console.print(table)
+        if not stored:
             console.print(f"nothing yet in {folder(home)}", soft_wrap=True)
         console.print("\nto download from torchvision: " + ", ".join(offered))
 
     Output(as_json=as_json, quiet=quiet).result(document, show)
+
+
+def _document(entry: StoredBackbone) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "fingerprint": entry.fingerprint,
+        "file": str(entry.path),
+        "bytes": entry.bytes,
+        "mean": list(entry.mean),
+        "std": list(entry.std),
+        "size": entry.size,
+        "source": entry.source,
+        "error": entry.error or None,
+    }
 
 
 @app.command("fetch")

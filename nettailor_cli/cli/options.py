@@ -31,7 +31,7 @@ BackboneName = Annotated[
     typer.Option(
         "--backbone",
         metavar="ARCH[.TAG]",
-        help="pretrained network, e.g. resnet18 (see: nettailor backbones list)",
+        help="pretrained network, e.g. resnet18; see: nettailor backbones list (default: the one in the package)",
         show_default=False,
     ),
 ]

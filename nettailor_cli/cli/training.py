@@ -13,6 +13,7 @@ from nettailor_cli.cli.options import home, three_numbers
 from nettailor_cli.cli.output import Output
 from nettailor_cli.cli.signals import StopRequest
 from nettailor_cli.core.backbones.catalog import parse_name
+from nettailor_cli.core.backbones.embedded import DEFAULT
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.run import RunDirectory
 
@@ -55,10 +56,9 @@ def make_job(
     if resume and force:
         raise UsageError("--resume goes on and --force starts again: give one of them")
     if run is None:
-        if data is None or backbone is None:
-            missing = "--data DIR" if data is None else "--backbone ARCH"
-            raise UsageError(f"{missing} is missing", "or name a run that has it already: --run RUN")
-        run = Path("runs") / f"{data.resolve().name}-{parse_name(backbone)}"
+        if data is None:
+            raise UsageError("--data DIR is missing", "or name a run that has it already: --run RUN")
+        run = Path("runs") / f"{data.resolve().name}-{parse_name(backbone or DEFAULT)}"
     return Job(
         run=RunDirectory(run),
         home=home(),

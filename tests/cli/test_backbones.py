@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from nettailor_cli.core.backbones.embedded import DEFAULT
 from tests.cli.helpers import Workshop, ok, refuses, untouched
 
 
@@ -35,7 +36,15 @@ def test_list(shop: Workshop) -> None:
 def test_empty_home(home: Path) -> None:
     assert "nothing yet" in ok("backbones", "list").out
     assert ok("backbones", "list", "--json").document["stored"] == []
-    assert ok("backbones", "verify", "--json").document == {"backbones": []}
+    (own,) = ok("backbones", "verify", "--json").document["backbones"]
+    assert own["name"] == DEFAULT and own["whole"]
+
+
+def test_the_packages_own_is_listed_beside_the_stored(shop: Workshop) -> None:
+    document = ok("backbones", "list", "--json").document
+    assert [entry["name"] for entry in document["embedded"]] == [DEFAULT]
+    assert [entry["name"] for entry in document["stored"]] == ["resnet18.custom"]
+    assert DEFAULT in ok("backbones").out and "comes with nettailor" in ok("backbones").out
 
 
 def test_fetch_from_a_file(shop: Workshop, home: Path) -> None:

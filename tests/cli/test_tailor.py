@@ -249,8 +249,8 @@ def test_damaged_teacher(shop: Workshop, run: Path) -> None:
 
 def test_nothing_to_go_by(shop: Workshop, tmp_path: Path) -> None:
     refuses("tailor", *ONE, says=["--data DIR is missing"])
-    refuses("tailor", *ONE, "--data", shop.data, says=["--backbone ARCH is missing"])
-    refuses("tailor", *ONE, "--run", tmp_path / "none", "--data", shop.data, says=["which backbone?"])
+    weights = ("--data", shop.data, "--weights", shop.weights)
+    refuses("tailor", *ONE, "--run", tmp_path / "none", *weights, says=["which network is in", "--backbone resnet18"])
     refuses("tailor", *ONE, "--run", tmp_path / "none", "--backbone", "resnet18", says=["which pictures?", "--data"])
     assert not (tmp_path / "none").exists()
 

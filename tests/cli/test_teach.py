@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nettailor_cli.core import delta
+from nettailor_cli.core.backbones.embedded import DEFAULT
 from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
 from nettailor_cli.core.delta import read_document
 from nettailor_cli.core.models import load_model
@@ -176,6 +177,18 @@ def test_weights_that_are_no_weights(shop: Workshop, tmp_path: Path) -> None:
     save_file(nan, tmp_path / "nan.safetensors")
     refuses("teach", *start, "--weights", tmp_path / "nan.safetensors", says=["not finite", "conv1.weight"])
     assert not (tmp_path / "run").exists()
+
+
+def test_without_a_backbone_it_is_the_packages_own(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NETTAILOR_HOME", str(tmp_path / "home"))
+    result = ok("teach", "--data", shop.data, *ONE, "--size", SIZE)
+    assert "comes with nettailor" in result.err
+    document = read_document(tmp_path / "runs" / f"{shop.data.name}-{DEFAULT}" / "teacher.safetensors")
+    assert document.backbone == DEFAULT
+    assert not (tmp_path / "home" / "backbones").exists()  # nothing is copied
 
 
 def test_freeze_trains_the_classifier_alone(shop: Workshop, tmp_path: Path) -> None:

@@ -83,8 +83,13 @@ def described(path: Path, *, name: str, fingerprint: str, preprocessing: Preproc
 
 
 def listing(home: Path) -> list[StoredBackbone]:
-    """Every .safetensors in `home`'s folder of backbones, by file name. Damaged files are listed, not raised."""
-    return [_entry(path) for path in sorted(folder(home).glob("*.safetensors"))]
+    """The backbones of `home`: see `listed`."""
+    return listed(folder(home))
+
+
+def listed(place: Path) -> list[StoredBackbone]:
+    """Every .safetensors in the folder `place`, by file name. Damaged files are listed, not raised."""
+    return [_entry(path) for path in sorted(place.glob("*.safetensors"))]
 
 
 def _entry(path: Path) -> StoredBackbone:

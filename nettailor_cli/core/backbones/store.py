@@ -1,4 +1,4 @@
-"""Where a backbone's weights are: a file that the user names, the home folder, or torchvision's download.
+"""Where a backbone's weights are: a file that the user names, the home folder, the package, torchvision's download.
 
 Whatever comes from outside is kept in HOME/backbones for good, and from then on found by its fingerprint.
 """
@@ -16,6 +16,7 @@ from nettailor_cli.core.backbones import catalog
 from nettailor_cli.core.backbones.backbone import Backbone, from_state
 from nettailor_cli.core.backbones.catalog import BackboneName, parse_name
 from nettailor_cli.core.backbones.download import DownloadError, check_hash, download
+from nettailor_cli.core.backbones.embedded import embedded
 from nettailor_cli.core.backbones.keeping import cannot_write_hint, keep
 from nettailor_cli.core.backbones.listing import SHORT, StoredBackbone, folder, listing
 from nettailor_cli.core.backbones.preprocessing_choice import choose
@@ -47,17 +48,19 @@ def find(
 ) -> Backbone:
     """The backbone ARCH or ARCH.TAG, fp32, on the CPU, in evaluation mode.
 
-    Looked for in `weights` (.safetensors or .pth, imported into `home`), `home`, torchvision's download (kept in
-    `home`). A bare ARCH is ARCH.imagenet1k_v1, or the only ARCH that `home` has. `mean` and `std` (three numbers each,
-    [0, 1] scale) win over what files say; with `weights` they are stored. One note tells what was found, where, and
-    its preprocessing. Raises UsageError when the name is unknown or ambiguous or nothing can be had, FileError for a
-    damaged or foreign file, RunFailed when the disk is full.
+    Looked for in `weights` (.safetensors or .pth, imported into `home`), `home`, the package, torchvision's download
+    (kept in `home`). A bare ARCH is ARCH.imagenet1k_v1, or the only ARCH that `home` has; never the package's. `mean`
+    and `std` (three numbers each, [0, 1] scale) win over what files say; with `weights` they are stored. One note tells
+    what was found, where, and its preprocessing. Raises UsageError when the name is unknown or ambiguous or nothing can
+    be had, FileError for a damaged or foreign file, RunFailed when the disk is full.
     """
     wanted = parse_name(name)
     if weights is not None:
         found = _import(wanted, weights, home, mean, std)
     else:
         stored, why = _in_home(wanted, home, progress)
+        if stored is None:
+            stored, why = _in_package(wanted)
         found = _read(stored, why, mean, std) if stored else _from_torchvision(wanted, home, mean, std, progress)
     short = found.backbone.fingerprint[:SHORT]
     progress.note(f"backbone {found.backbone.name}, fingerprint {short}, {found.origin}; {found.preprocessing}")
@@ -67,12 +70,12 @@ def find(
 def find_by_fingerprint(fingerprint: str, *, name: str, home: Path, progress: Progress | None = None) -> Backbone:
     """The very backbone that a delta was made from: `fingerprint` in full, `name` its ARCH.TAG.
 
-    Looked for in `home` under any name, then at torchvision if the tag is one of its own. Raises FileError when it
-    can't be had or is damaged, and when the download is another one.
+    Looked for in `home` under any name, in the package, then at torchvision if the tag is one of its own. Raises
+    FileError when it can't be had or is damaged, and when the download is another one.
     """
     progress = progress or Silent()
     wanted = parse_name(name)
-    same = [stored for stored in _whole(home) if stored.fingerprint == fingerprint]
+    same = [stored for stored in (*_whole(home), *embedded()) if stored.fingerprint == fingerprint]
     same.sort(key=lambda stored: stored.name != name)
     if same:
         progress.note(f"backbone {same[0].name}, fingerprint {fingerprint[:SHORT]}, from {same[0].path}")
@@ -94,9 +97,9 @@ def find_by_fingerprint(fingerprint: str, *, name: str, home: Path, progress: Pr
 
 
 def verify(home: Path) -> list[tuple[StoredBackbone, bool, str]]:
-    """Every stored backbone, whether its tensors still have its fingerprint, and what is to be said about it."""
+    """Every backbone in `home` and in the package, whether its tensors have its fingerprint, and what is to be said."""
     results = []
-    for stored in listing(home):
+    for stored in (*listing(home), *embedded()):
         try:
             if stored.error:
                 raise FileError(stored.error)
@@ -150,6 +153,16 @@ def _in_home(wanted: BackboneName, home: Path, progress: Progress) -> tuple[Stor
             f"write --backbone {wanted.arch}.TAG, or name the file with --weights {named[0].path}",
         )
     return (named[0], f"from {named[0].path}{why}") if named else (None, "")
+
+
+def _in_package(wanted: BackboneName) -> tuple[StoredBackbone | None, str]:
+    """The package's own file of this full name, and what to say of where it came from."""
+    for stored in embedded():
+        if stored.name == str(wanted):
+            if stored.error:
+                raise FileError(f"{stored.path} is damaged: {stored.error}", "install nettailor again")
+            return stored, "which comes with nettailor"
+    return None, ""
 
 
 def _read(stored: StoredBackbone, origin: str, mean: Sequence[float] | None, std: Sequence[float] | None) -> _Found:

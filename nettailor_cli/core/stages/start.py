@@ -14,6 +14,7 @@ from typing import Any
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone
+from nettailor_cli.core.backbones.embedded import DEFAULT
 from nettailor_cli.core.backbones.store import find, find_by_fingerprint
 from nettailor_cli.core.complexity import student_graph
 from nettailor_cli.core.data import Dataset
@@ -155,17 +156,19 @@ def teacher_settings(job: Job, teacher: Path | None) -> Mapping[str, Any]:
 
 
 def _backbone(job: Job) -> Backbone:
-    """The backbone that was named, or the run's own; the main process imports or downloads it, where it has to be."""
+    """See `_found_backbone`; the main process imports or downloads it, where it has to be."""
     with job.processes.main_first():
         return _found_backbone(job)
 
 
 def _found_backbone(job: Job) -> Backbone:
+    """The backbone that was named, the run's own, or the one that comes with the package."""
     earlier = job.run.read().get("run", {})
     own = earlier.get("backbone", "")
     name = job.backbone or own
-    if not name:
-        raise UsageError("which backbone?", "say --backbone resnet18, or another of: nettailor backbones list")
+    if not name and job.weights is not None:
+        raise UsageError(f"which network is in {job.weights}?", "say --backbone resnet18, or another ARCH")
+    name = name or DEFAULT
     if job.weights is None and "fingerprint" in earlier and name in (own, own.split(".")[0]):
         # by content, so that another import of the same name changes nothing for this run
         backbone = find_by_fingerprint(earlier["fingerprint"], name=own, home=job.home, progress=job.progress)

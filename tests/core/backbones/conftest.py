@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from nettailor_cli.core.backbones import catalog
 from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
 
 
@@ -47,3 +51,21 @@ def half18(state18: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.fixture(scope="session")
 def state34() -> dict[str, Tensor]:
     return dict(random_network("resnet34", 2).state_dict())
+
+
+@pytest.fixture(scope="session")
+def pth18(tmp_path_factory: pytest.TempPathFactory, state18: dict[str, Tensor]) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "other.pth"
+    torch.save(state18, path)
+    return path
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> str:
+    """torchvision's server is at an address where nobody listens."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/resnet18-f37072fd.pth"
+    monkeypatch.setattr(catalog, "download_url", lambda name: url)
+    return url

@@ -5,7 +5,6 @@ import hashlib
 import http.server
 import json
 import shutil
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from nettailor_cli.core.backbones import catalog
+from nettailor_cli.core.backbones import catalog, embedded
 from nettailor_cli.core.backbones.backbone import from_state
 from nettailor_cli.core.backbones.fingerprint import fingerprint_of
 from nettailor_cli.core.backbones.listing import folder, listing
@@ -65,15 +64,10 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pa
         server.shutdown()
 
 
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> str:
-    """torchvision's server is at an address where nobody listens."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/resnet18-f37072fd.pth"
-    monkeypatch.setattr(catalog, "download_url", lambda name: url)
-    return url
+@pytest.fixture(autouse=True)
+def empty_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes with the package has tests of its own."""
+    monkeypatch.setattr(embedded, "FOLDER", tmp_path / "package")
 
 
 @pytest.fixture
@@ -87,13 +81,6 @@ def halves(tmp_path_factory: pytest.TempPathFactory, half18: dict[str, Tensor]) 
     path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
     metadata = {"mean": "[0, 0, 0]", "std": "[1, 1, 1]", "size": "64"}
     safetensors.torch.save_file({key: value.half() for key, value in half18.items()}, path, metadata=metadata)
-    return path
-
-
-@pytest.fixture(scope="session")
-def pth18(tmp_path_factory: pytest.TempPathFactory, state18: dict[str, Tensor]) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "other.pth"
-    torch.save(state18, path)
     return path
 
 
