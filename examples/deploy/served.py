@@ -63,8 +63,8 @@ def main(words: Sequence[str] | None = None) -> None:
         export = ["nettailor", "export", folder / f"{name}.safetensors", "--format", "onnx", "-o", file, "--force"]
         subprocess.run([*map(str, export), "--quiet"], check=True)
         exported = rows(sys.executable, "-c", CHECKED, RUN_ONNX, file, *paths)
-        print(f"{name}: served {compared(expected, served)}; ONNX ({file.stat().st_size / 1e6:.1f} MB) ", end="")
-        print(compared(expected, exported))
+        size = f"{file.stat().st_size / 1e6:.1f} MB"
+        print(f"{name}: served {compared(expected, served)}; ONNX ({size}) {compared(expected, exported)}", flush=True)
 
 
 if __name__ == "__main__":

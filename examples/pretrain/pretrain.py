@@ -1,10 +1,11 @@
-"""A pretrained backbone from a folder of labelled pictures: `nettailor teach` on random weights, then fp16.
+"""A pretrained backbone from a folder of labelled pictures: `nettailor teach` on random weights, twice, then fp16.
 
     python examples/pretrain/pretrain.py --data runs/tiny_imagenet/data --name resnet18.tiny_imagenet
 
 Goes on where it was stopped. Writes RUN/NAME-<fingerprint>.safetensors: torchvision's keys, the classifier included,
 with the metadata of a stored backbone; and prints the accuracy on val of that very file, after rounding to fp16. The
-recipe is in RECIPE, for a batch of 256 at 64 px; further options of `nettailor teach` can be given after --.
+recipe is in PHASES, for batches of 256 at 64 px: long with hard crops, then short with crops like those of evaluation,
+from a fresh classifier. Further options of `nettailor teach` can be given after --.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from nettailor_cli.core.settings import MEMORY_LIMIT
 from nettailor_cli.core.training.evaluate import Score, evaluate
 from nettailor_cli.core.training.precision import choose_machine
 
-RECIPE = (
-    *("--epochs", "14", "--batch-size", "256", "--lr", "0.2", "--warmup", "0.2", "--weight-decay", "5e-4"),
-    *("--label-smoothing", "0.1", "--augment", "resized-crop", "--min-crop", "0.35"),
-)
+COMMON = ("--batch-size", "256", "--weight-decay", "5e-4", "--label-smoothing", "0.1")
+PHASES = {
+    "first": "--epochs 14 --lr 0.2 --warmup 0.2 --augment resized-crop --min-crop 0.35",
+    "second": "--epochs 7 --lr 0.1 --warmup 0.15 --augment crop",
+}
 
 
 def random_weights(arch: str, seed: int, file: Path) -> None:
@@ -38,12 +40,12 @@ def random_weights(arch: str, seed: int, file: Path) -> None:
     safetensors.torch.save_file(build_random(arch, seed).state(), file)
 
 
-def in_half(teacher: Path, name: str, source: str) -> Path:
-    """The backbone file made of `teacher`, beside it."""
+def in_half(teacher: Path, name: str, source: str, folder: Path) -> Path:
+    """The backbone file made of `teacher`, in `folder`."""
     document, tensors = read(teacher)
     halves = {key: tensor.half().contiguous() for key, tensor in tensors.items()}
     backbone = from_state(name, halves, document.preprocessing)
-    file = teacher.with_name(f"{name}-{backbone.fingerprint[:SHORT]}.safetensors")
+    file = folder / f"{name}-{backbone.fingerprint[:SHORT]}.safetensors"
     entry = described(
         file, name=name, fingerprint=backbone.fingerprint, preprocessing=document.preprocessing, source=source
     )
@@ -75,17 +77,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("options", nargs="*", help="further options of nettailor teach")
     arguments = parser.parse_args()
-    start, teacher = arguments.run / "random.safetensors", arguments.run / "teacher.safetensors"
     arch = arguments.name.split(".")[0]
-    if not start.exists():
-        random_weights(arch, arguments.seed, start)
-    subprocess.run(
-        ["nettailor", "teach", "--backbone", f"{arch}.random", "--weights", start, "--data", arguments.data,
-         "--run", arguments.run, "--size", str(arguments.size), "--seed", str(arguments.seed),
-         *RECIPE, *arguments.options, "--resume"],
-        check=True, env={**os.environ, "NETTAILOR_HOME": str(arguments.run / "home")},
-    )  # fmt: skip
-    file = in_half(teacher, arguments.name, source=f"trained on {arguments.data.resolve().name} from random weights")
+    before = arguments.run / "random.safetensors"
+    if not before.exists():
+        random_weights(arch, arguments.seed, before)
+    for number, (phase, recipe) in enumerate(PHASES.items()):
+        teacher = arguments.run / phase / "teacher.safetensors"
+        subprocess.run(
+            ["nettailor", "teach", "--backbone", f"{arch}.before_{phase}", "--weights", before,
+             "--data", arguments.data, "--run", teacher.parent, "--size", str(arguments.size),
+             "--seed", str(arguments.seed + number), *COMMON, *recipe.split(), *arguments.options, "--resume"],
+            check=True, env={**os.environ, "NETTAILOR_HOME": str(arguments.run / "home")},
+        )  # fmt: skip
+        before = teacher
+    source = f"trained on {arguments.data.resolve().name} from random weights"
+    file = in_half(teacher, arguments.name, source, arguments.run)
     result = score(file, arguments.name, teacher, arguments.data)
     print(f"wrote {file}, {file.stat().st_size / 1e6:.1f} MB")
     print(f"val: top-1 {result.accuracy:.2f} %, top-5 {result.top_k[5]:.2f} % of {result.images} images")
