@@ -63,10 +63,16 @@ def test_the_result_is_smaller_than_the_backbone(shop: Workshop) -> None:
     assert document["totals"]["parameters"] < document["backbone_totals"]["parameters"]
     assert document["totals"]["blocks"] <= 5
     # and so is the network that runs: its memory holds what the document counts, and nothing else
-    model = load_model(shop.run / "model.safetensors", home=shop.home, progress=Silent())
+    model = load_model(shop.run / "model.safetensors", home=shop.home, progress=Silent(), trainable=True)
     parameters = sum(p.numel() for name, p in model.network.named_parameters() if name != "attention.logits")
     assert parameters == document["totals"]["parameters"]
-    assert model.logits(torch.zeros(2, 3, SIZE, SIZE)).shape == (2, len(CLASSES))
+    images = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    logits = model.logits(images)
+    assert logits.shape == (2, len(CLASSES))
+    # ready for inference, its proxies are without batch norms, and it computes the same
+    ready = load_model(shop.run / "model.safetensors", home=shop.home)
+    assert sum(p.numel() for p in ready.network.parameters()) < parameters
+    torch.testing.assert_close(ready.logits(images), logits, rtol=1e-4, atol=1e-5)
 
 
 def test_the_backbone_stays_as_it_was(shop: Workshop) -> None:

@@ -71,12 +71,12 @@ def test_verify(shop: Workshop, home: Path) -> None:
     data = bytearray(stored.read_bytes())
     data[-5000] ^= 1
     stored.write_bytes(data)
-    result = refuses("backbones", "verify", says=["1 of 1 backbones are damaged"])
+    result = refuses("backbones", "verify", says=["1 of 2 backbones are damaged"])
     assert result.out.startswith("DAMAGED")
     result = refuses("backbones", "verify", "--json")
     assert result.document["backbones"][0]["whole"] is False
     stored.write_bytes(data[:1000])
-    refuses("backbones", "verify", says=["1 of 1"])
+    refuses("backbones", "verify", says=["1 of 2"])
     assert ok("backbones", "list", "--json").document["stored"][0]["error"]
 
 

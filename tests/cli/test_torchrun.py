@@ -186,7 +186,7 @@ def test_what_is_wrong_everywhere_is_said_once(
 def test_fit_in_two_processes(shop: Workshop, run: Path, tmp_path: Path) -> None:
     """Its choices are measured, so that all have to take those of one."""
     config = tmp_path / "short.toml"
-    config.write_text("epochs = 4\nbatch_size = 8\nlr = 0.01\n")  # short trainings have 3 of the 15 pictures
+    config.write_text("epochs = 8\nbatch_size = 8\nlr = 0.01\n")  # short trainings have 6 of the 15 pictures
     (run / "model.safetensors").unlink()
     args = ("fit", "--run", run, "--max-macs", "60%", "--config", config, "--folds", "1", "--device", "cpu")
     result = commands_in_two(*args, "--precision", "fp32", "--json", folder=tmp_path)

@@ -20,6 +20,7 @@ from nettailor_cli.core.backbones.store import find_by_fingerprint
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.deploy.bundle import load_bundle
 from nettailor_cli.core.deploy.checking import LIMITS, Difference, Sample, compare, runner_of_model
+from nettailor_cli.core.deploy.folding import fold_proxies
 from nettailor_cli.core.deploy.plan import LOGITS
 from nettailor_cli.core.errors import FileError, RunFailed, UsageError
 from nettailor_cli.core.files import check_place, sha256_of, write_folder
@@ -107,7 +108,8 @@ def write_bundle(
         write_manifest(temporary, manifest)
         bundle = load_bundle(temporary)
         for name, source in sources.items():
-            original = Model(source.document, student_among(source.document, source.tensors, backbone))
+            network = fold_proxies(student_among(source.document, source.tensors, backbone))
+            original = Model(source.document, network)
             squares = pictures.squares(source.document.preprocessing)
             found = compare(original, squares, runner_of_model(bundle.switch(name)), LOGITS)
             _refuse(name, found, precision)
