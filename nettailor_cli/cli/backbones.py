@@ -122,5 +122,6 @@ def verify(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
     damaged = [stored for stored, ok, _ in results if not ok]
     if damaged:
         raise FileError(
-            f"{len(damaged)} of {len(results)} backbones are damaged", "delete the file, then fetch it again (the package's own: install it again)"
+            f"{len(damaged)} of {len(results)} backbones are damaged",
+            "delete the file, then fetch it again (the package's own: install it again)",
         )
