@@ -2,6 +2,7 @@
 # Lint, types and tests from a bare checkout: makes .venv if it is not there, and needs nothing outside the checkout.
 #   ./tests/run.sh              everything
 #   ./tests/run.sh -k student   what pytest is given instead of the whole suite
+# Files of tests are divided among processes, a core each: threads of several processes would wait for each other.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source examples/setup.sh
@@ -10,4 +11,4 @@ setup_venv test,quickstart,tensorboard
 ruff check .
 ruff format --check .
 mypy
-python -m pytest "$@"
+OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
