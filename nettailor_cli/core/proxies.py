@@ -44,8 +44,9 @@ class BasicProxy(nn.Module):
         self.conv = nn.Conv2d(channels_in, channels_out, 1, bias=False)
         self.bn = nn.BatchNorm2d(channels_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """`gain` (a number): what the result is multiplied by."""
+        return scaled_norm(self.bn, self.conv(x), gain)
 
 
 class BottleneckProxy(nn.Module):
@@ -58,8 +59,30 @@ class BottleneckProxy(nn.Module):
         self.conv2 = nn.Conv2d(width, channels_out, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """`gain` (a number): what the result is multiplied by."""
+        return scaled_norm(self.bn2, self.conv2(F.relu(self.bn1(self.conv1(x)))), gain)
+
+
+def scaled_proxy(proxy: nn.Module, x: Tensor, gain: Tensor | None) -> Tensor:
+    """gain * proxy(x); `proxy` may be folded. Without a gain, proxy(x)."""
+    if isinstance(proxy, (BasicProxy, BottleneckProxy)):
+        return proxy(x, gain)
+    y: Tensor = proxy(x)
+    return y if gain is None else gain.to(y.dtype) * y
+
+
+def scaled_norm(bn: nn.Module, x: Tensor, gain: Tensor | None) -> Tensor:
+    """gain * bn(x), the gain in bn's scale and shift: no pass over x forward, and none for gain's gradient backward."""
+    if gain is None:
+        return bn(x)
+    if (
+        type(bn) is not nn.BatchNorm2d or bn.momentum is None
+    ):  # SyncBatchNorm, and cumulative means, have own arithmetic
+        return gain.to(x.dtype) * bn(x)
+    return F.batch_norm(
+        x, bn.running_mean, bn.running_var, gain * bn.weight, gain * bn.bias, bn.training, bn.momentum, bn.eps
+    )
 
 
 def bottleneck_width(channels_out: int) -> int:

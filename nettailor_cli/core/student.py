@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.graph import Graph, Path
-from nettailor_cli.core.proxies import make_proxy, pool, start_fresh, stride_between
+from nettailor_cli.core.proxies import make_proxy, pool, scaled_proxy, start_fresh, stride_between
 from nettailor_cli.core.state import copy_state
 
 UNIVERSAL_LOGIT = 2.0
@@ -200,16 +200,17 @@ class Student(nn.Module):
         for index, path in paths:
             x = nodes[path.source]
             assert x is not None, "a pruned graph has no path from a node that is gone"
+            # alone its alpha is 1, and what it gives may be another task's, too
+            gain = alpha[index] if len(paths) > 1 else None
             if path.is_universal:
                 y = run(self.universal[str(node)], x)
+                term = y if gain is None else gain.to(y.dtype) * y
             else:
                 stride = stride_between(self.strides, path.source, node)
                 if (path.source, stride) not in pooled:
                     pooled[path.source, stride] = run(pool, x, stride)
-                y = self.proxy(path)(pooled[path.source, stride])
-            # alone its alpha is 1, and what it gives may be another task's, too
-            term = y if len(paths) == 1 else alpha[index].to(y.dtype) * y
-            merged = term if merged is None else merged + term
+                term = scaled_proxy(self.proxy(path), pooled[path.source, stride], gain)
+            merged = term if merged is None else merged.add_(term)
         assert merged is not None
         return run(self.activation, merged)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nettailor_cli.core.objective import hint, warm_up
+from nettailor_cli.core.objective import hint, mean_squared_error, warm_up
 
 
 def full(value: float, *shape: int) -> torch.Tensor:
@@ -61,3 +61,23 @@ def test_the_hints_gradient_is_twice_the_error_over_elements_and_nodes() -> None
 )
 def test_gamma1_rises_in_a_line_over_its_share_of_the_steps(share: float, done: float, factor: float) -> None:
     assert warm_up(3.0, share, done) == pytest.approx(3.0 * factor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mean_squared_error_and_its_gradient_are_those_of_the_definition(dtype: torch.dtype) -> None:
+    """Also under autocast, and where there is no error at all, whose root has no slope."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(4, 8, 6, 6, generator=generator).to(dtype) for _ in range(2))
+    x.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = mean_squared_error(x, y)
+    value.backward()
+    assert value.dtype == torch.float32
+    error = x.detach().double() - y.double()
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    assert value.item() == pytest.approx(error.square().mean().item(), rel=tolerance)
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad.double(), 2 * error / error.numel(), rtol=2 * tolerance, atol=1e-6)
+    x.grad = None
+    mean_squared_error(x, x.detach()).backward()
+    assert x.grad is not None and not x.grad.any()

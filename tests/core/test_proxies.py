@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nettailor_cli.core.proxies import bottleneck_width, make_proxy, pool
+from nettailor_cli.core.proxies import bottleneck_width, make_proxy, pool, scaled_proxy
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8])
@@ -41,3 +41,42 @@ def test_a_bottleneck_proxy_has_two_convolutions_and_two_batch_norms() -> None:
 
 def test_the_default_width_is_the_released_codes() -> None:
     assert [bottleneck_width(c) for c in (256, 512, 1024, 2048)] == [16, 16, 32, 64]
+
+
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_gain_in_the_batch_norm_is_a_gain_of_the_result(kind: str, *, training: bool) -> None:
+    """Values, gradients (gain's own too) and running statistics, in float64."""
+    torch.manual_seed(0)
+    proxies = [make_proxy(kind, 3, 4).double().train(training) for _ in range(2)]
+    proxies[1].load_state_dict(proxies[0].state_dict())
+    x, weights = torch.randn(5, 3, 4, 4).double(), torch.randn(5, 4, 4, 4).double()
+    gains = [torch.tensor(0.3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    within, outside = scaled_proxy(proxies[0], x, gains[0]), gains[1] * proxies[1](x)
+    torch.testing.assert_close(within, outside)
+    for result in (within, outside):
+        (result * weights).sum().backward()
+    torch.testing.assert_close(gains[0].grad, gains[1].grad)
+    for ours, theirs in zip(proxies[0].parameters(), proxies[1].parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+    for name, tensor in proxies[0].named_buffers():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(tensor, proxies[1].get_buffer(name))
+
+
+def test_a_batch_norm_that_takes_the_plain_mean_over_batches_goes_on_to() -> None:
+    proxy = make_proxy("basic", 2, 2)
+    assert isinstance(proxy.bn, torch.nn.BatchNorm2d)
+    proxy.bn.momentum = None
+    proxy.bn.reset_running_stats()
+    batches = [torch.randn(3, 2, 4, 4) for _ in range(3)]
+    for x in batches:
+        scaled_proxy(proxy, x, torch.tensor(0.5))
+    means = torch.stack([proxy.conv(x).mean(dim=(0, 2, 3)) for x in batches]).mean(dim=0)
+    torch.testing.assert_close(proxy.bn.running_mean, means)
+
+
+def test_a_folded_proxy_takes_a_gain_too() -> None:
+    folded = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1))
+    x = torch.randn(1, 2, 3, 3)
+    torch.testing.assert_close(scaled_proxy(folded, x, torch.tensor(0.5)), 0.5 * folded(x))
