@@ -15,8 +15,8 @@ from nettailor_cli.core.backbones.catalog import parse_name
 from nettailor_cli.core.backbones.store import find_by_fingerprint
 from nettailor_cli.core.backbones.weights_file import read_weights
 from nettailor_cli.core.delta import ModelDocument
-from nettailor_cli.core.deploy.folding import fold_proxies
 from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.folding import fold_proxies
 from nettailor_cli.core.manifest import manifest_beside
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import SILENT, Progress

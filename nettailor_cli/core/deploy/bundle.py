@@ -15,8 +15,8 @@ from torch import Tensor
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.backbones.bundled import check_file, read_bundled
-from nettailor_cli.core.deploy.folding import fold_proxies
 from nettailor_cli.core.errors import FileError, UsageError, did_you_mean
+from nettailor_cli.core.folding import fold_proxies
 from nettailor_cli.core.manifest import Manifest, file_of, read_manifest
 from nettailor_cli.core.models import Model, student_among
 from nettailor_cli.core.progress import SILENT, Progress

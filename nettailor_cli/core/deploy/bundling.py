@@ -20,10 +20,10 @@ from nettailor_cli.core.backbones.store import find_by_fingerprint
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.deploy.bundle import load_bundle
 from nettailor_cli.core.deploy.checking import LIMITS, Difference, Sample, compare, runner_of_model
-from nettailor_cli.core.deploy.folding import fold_proxies
 from nettailor_cli.core.deploy.plan import LOGITS
 from nettailor_cli.core.errors import FileError, RunFailed, UsageError
 from nettailor_cli.core.files import check_place, sha256_of, write_folder
+from nettailor_cli.core.folding import fold_proxies
 from nettailor_cli.core.manifest import (
     BACKBONE,
     MANIFEST,

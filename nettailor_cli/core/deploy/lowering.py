@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nettailor_cli.core.deploy.folding import fold, proxy_convolutions
 from nettailor_cli.core.deploy.plan import IMAGE, LOGITS, Plan, Step, needed
+from nettailor_cli.core.folding import fold, proxy_convolutions
 from nettailor_cli.core.graph import Cost, Path, untouched
 from nettailor_cli.core.proxies import pool_window, stride_between
 from nettailor_cli.core.student import Student

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nettailor_cli.core.drawing.forms import FORMATS
 from nettailor_cli.core.drawing.labels import Area, Label, find_places
-from nettailor_cli.core.drawing.pictures import FORMATS
 from nettailor_cli.core.drawing.plotting import figure, saved
 from nettailor_cli.core.drawing.scene import clipped
 from nettailor_cli.core.printable import harmless

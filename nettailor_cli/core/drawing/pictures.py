@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.drawing.architecture import architecture
-
-SVG, PNG = "svg", "png"
-FORMATS = (SVG, PNG)
+from nettailor_cli.core.drawing.forms import PNG
 
 
 def draw_architecture(document: ModelDocument, form: str) -> bytes:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from nettailor_cli.core.drawing.pictures import PNG, SVG
+from nettailor_cli.core.drawing.forms import PNG, SVG
 from nettailor_cli.core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nettailor_cli.core.drawing.pictures import PNG
+from nettailor_cli.core.drawing.forms import PNG
 from nettailor_cli.core.drawing.plotting import PIXELS_PER_INCH, figure, saved
 from nettailor_cli.core.drawing.scene import Box, Curve, Disc, Scene, Shape, Text
 from nettailor_cli.core.printable import harmless

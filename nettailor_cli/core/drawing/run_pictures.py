@@ -8,7 +8,8 @@ from pathlib import Path
 
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.drawing.candidates import Row, draw_candidates
-from nettailor_cli.core.drawing.pictures import PNG, SVG, draw_architecture
+from nettailor_cli.core.drawing.forms import PNG, SVG
+from nettailor_cli.core.drawing.pictures import draw_architecture
 from nettailor_cli.core.drawing.plotting import check_plotting
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.files import write_bytes

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nettailor_cli.core.deploy.folding import fold, fold_proxies
+from nettailor_cli.core.folding import fold, fold_proxies
 from tests.core.deploy.networks import distance
 from tests.core.plain import random_student, strides_of, triples
 
