@@ -4,7 +4,8 @@
 
 PICTURES is a folder. Three times the same pictures: by each model on its own (`nettailor predict MODEL`), by all tasks
 of the bundle in this process, and by run_onnx.py, which has onnxruntime, numpy and Pillow alone. Prints how many
-pictures have the same best class, and the largest difference of a probability.
+pictures have the same best class, and the largest difference of a probability; then what a switch of tasks takes, and
+the memory of it all.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from nettailor_cli import choose_machine, find_images, load_bundle, predict
+from nettailor_cli import Bundle, choose_machine, find_images, load_bundle, predict
+from nettailor_cli.core.deploy.timing import peak_memory
 
 RUN_ONNX = Path(__file__).with_name("run_onnx.py")
 ALONE = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
@@ -38,6 +43,16 @@ def compared(expected: Found, found: Found) -> str:
     same = sum(expected[image][0] == found[image][0] for image in expected)
     worst = max(abs(expected[image][1] - found[image][1]) for image in expected)
     return f"{same} of {len(expected)} alike, probabilities to {worst:.0e}"
+
+
+def switching(bundle: Bundle) -> float:
+    """Milliseconds that a switch to another task takes: the median of 30."""
+    taken = []
+    for task in itertools.islice(itertools.cycle(bundle.tasks), 30):
+        start = time.perf_counter()
+        bundle.switch(task)
+        taken.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(taken)
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -65,6 +80,7 @@ def main(words: Sequence[str] | None = None) -> None:
         exported = rows(sys.executable, "-c", CHECKED, RUN_ONNX, file, *paths)
         size = f"{file.stat().st_size / 1e6:.1f} MB"
         print(f"{name}: served {compared(expected, served)}; ONNX ({size}) {compared(expected, exported)}", flush=True)
+    print(f"switch: {switching(bundle):.1f} ms; this process took {peak_memory() / 1e6:.0f} MB at most")
 
 
 if __name__ == "__main__":

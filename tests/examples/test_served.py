@@ -26,9 +26,10 @@ def test_every_picture_is_compared(
     pictures = str(shop.data / "test")
     model = str(shop.run / "model.safetensors")
     runpy.run_path(str(SCRIPT))["main"](["--out", str(tmp_path), "lean", model, pictures])
-    (line,) = capsys.readouterr().out.splitlines()
+    line, last = capsys.readouterr().out.splitlines()
     assert line.startswith("lean: served ")
     assert line.count(f"{TEST_IMAGES} of {TEST_IMAGES} alike, probabilities to ") == 2
+    assert last.startswith("switch: ") and " MB at most" in last
     assert (tmp_path / "lean.onnx").exists()
 
 
