@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 
+from nettailor_cli.cli import processes
 from nettailor_cli.cli.app import app
 
 
@@ -14,7 +15,12 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller (>&-)
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    app()
+    try:
+        app()
+    except SystemExit as ending:
+        if ending.code is None or isinstance(ending.code, int):
+            processes.end(ending.code or 0)
+        raise
 
 
 if __name__ == "__main__":

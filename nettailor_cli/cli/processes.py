@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
 
 _joined: Processes | None = None
+_has_threads = False
+"""Whether torch's communication has been started, and with it its threads."""
 
 
 def join() -> Processes:
@@ -21,7 +24,7 @@ def join() -> Processes:
 
     Raises UsageError when the environment makes no sense, RunFailed when the others can't be reached.
     """
-    global _joined
+    global _joined, _has_threads
     from nettailor_cli.core.training import processes
 
     host = os.environ.get("MASTER_ADDR")
@@ -37,6 +40,7 @@ def join() -> Processes:
         ) from error
     if count == 1:
         return processes.ALONE
+    _has_threads = True
     _joined = processes.join(rank, count, local_rank, f"tcp://{host}:{port}")
     return _joined
 
@@ -54,6 +58,18 @@ def leave() -> None:
     if _joined is not None:
         _joined.leave()
         _joined = None
+
+
+def end(code: int) -> None:
+    """The very last of a process that had others beside it; returns if it never had.
+
+    Threads of torch's communication can outlive what destroys them, and then abort the process while the interpreter
+    takes itself apart, after all work is done; torchrun would report a failure. So it does not take itself apart.
+    """
+    if _has_threads:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def fail(code: int, tell: Callable[[], None]) -> int:

@@ -12,6 +12,7 @@ any time, and every process has the same ones to save.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -39,8 +40,11 @@ class Gradients:
                 synchronise_norms(trainee.module)
             else:
                 self._norms = [module for module in trainee.module.modules() if isinstance(module, nn.BatchNorm2d)]
-            # takes the main process's weights for all; buffers are not its business afterwards
-            self._losses = DistributedDataParallel(self._losses, broadcast_buffers=False)
+            with warnings.catch_warnings():
+                # its successor, forward_sync_buffers, is not in every torch that we run with
+                warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+                # takes the main process's weights for all; buffers are not its business afterwards
+                self._losses = DistributedDataParallel(self._losses, broadcast_buffers=False)
 
     def __call__(self, batch: Batch, done: float) -> dict[str, float]:
         """The figures of the whole batch, of which `batch` may be this process's share; see `Trainee.losses`."""
