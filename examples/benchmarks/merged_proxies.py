@@ -10,20 +10,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
+from nettailor_cli.core.deploy.timing import Stopwatch
+from nettailor_cli.core.training.precision import choose_machine
+
 SHAPES = ((64, (64, 64), 56), (128, (128, 128, 256), 28), (256, (256, 256, 512), 14), (512, (512, 512), 7))
 """Channels in, channels out of each reader, pixels."""
-
-
-def microseconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return 1e6 * (time.perf_counter() - start)
 
 
 def measure(dtype: torch.dtype, batch: int, inputs: int, outputs: tuple[int, ...], size: int, rounds: int) -> float:
@@ -44,9 +39,9 @@ def measure(dtype: torch.dtype, batch: int, inputs: int, outputs: tuple[int, ...
         for other, part in zip(others, F.conv2d(x, whole).split(outputs, dim=1), strict=True):
             other + part
 
-    with torch.inference_mode():
-        times = [(microseconds(apart), microseconds(merged)) for _ in range(rounds + 5)][5:]
-    return statistics.median(a / m for a, m in times)
+    stopwatch = Stopwatch(seconds=0, least=rounds, most=rounds, warm_up=5)
+    taken = stopwatch.time({"apart": apart, "merged": merged}, choose_machine("cpu", "fp32"))
+    return statistics.median(a / m for a, m in zip(taken["apart"], taken["merged"], strict=True))
 
 
 def main() -> None:

@@ -22,8 +22,7 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,30 +108,23 @@ class Maker:
         )
 
 
-def milliseconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, Any]]:
-    """Of every call; all take turns."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            taken[name].append(1e3 * (time.perf_counter() - start))
-    return {name: Spread.of(found).to_json() for name, found in taken.items()}
-
-
 def measure_switch(folder: Path, network: Path, home: Path, rounds: int) -> dict[str, Any]:
     bundle = load_bundle(folder)
     turn = iter(bundle.tasks * (rounds + 1))
-    return milliseconds(
+    taken = Stopwatch(seconds=0, least=rounds, most=rounds, warm_up=1).time(
         {
             "switch": lambda: bundle.switch(next(turn)),
             "delta with its backbone": lambda: load_model(folder / f"{bundle.tasks[0]}.safetensors", home=home),
             "whole network": lambda: load_model(network, home=home),
         },
-        rounds,
+        choose_machine("cpu", "fp32"),
     )
+    return {name: milliseconds(found).to_json() for name, found in taken.items()}
+
+
+def milliseconds(taken: Sequence[float]) -> Spread:
+    """Of so many microseconds."""
+    return Spread.of([time / 1e3 for time in taken])
 
 
 def hold(what: str, count: int, path: Path, size: int) -> float:
@@ -179,7 +171,7 @@ def measure_together(folder: Path, network: Path, home: Path, machine: Machine, 
     }
     return {
         name: {
-            "ms": Spread.of([t / 1e3 for t in found]).to_json(),
+            "ms": milliseconds(found).to_json(),
             "of_one_by_one": Spread.of([t / o for t, o in zip(found, taken["one by one"], strict=True)]).to_json(),
             "macs": macs[name],
         }

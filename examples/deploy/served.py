@@ -17,12 +17,11 @@ import itertools
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from nettailor_cli import Bundle, choose_machine, find_images, load_bundle, predict
-from nettailor_cli.core.deploy.timing import peak_memory
+from nettailor_cli.core.deploy.timing import Stopwatch, peak_memory
 
 RUN_ONNX = Path(__file__).with_name("run_onnx.py")
 ALONE = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
@@ -47,12 +46,10 @@ def compared(expected: Found, found: Found) -> str:
 
 def switching(bundle: Bundle) -> float:
     """Milliseconds that a switch to another task takes: the median of 30."""
-    taken = []
-    for task in itertools.islice(itertools.cycle(bundle.tasks), 30):
-        start = time.perf_counter()
-        bundle.switch(task)
-        taken.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(taken)
+    turn = itertools.cycle(bundle.tasks)
+    stopwatch = Stopwatch(seconds=0, least=30, most=30)
+    taken = stopwatch.time({"switch": lambda: bundle.switch(next(turn))}, choose_machine("cpu", "fp32"))
+    return statistics.median(taken["switch"]) / 1e3
 
 
 def main(words: Sequence[str] | None = None) -> None:
