@@ -176,6 +176,7 @@ def test_too_few_val_pictures_for_the_tolerance_mean_cross_validation(run: Path,
     (run / "model.safetensors").unlink()
     result = ok("fit", *options, "--tolerance", 20, "--max-macs", "200%", "--resume", "--json")
     assert result.document["folds"] == 3 and "cross-validation with up to 3 folds" in result.err
+    assert "has no effect" not in result.err
 
 
 def test_more_folds_than_there_are(run: Path) -> None:

@@ -24,7 +24,18 @@ from nettailor_cli.core.files import sha256_of
 from nettailor_cli.core.models import load_model, load_teacher
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.sealed import is_sealed, read_content
-from nettailor_cli.core.settings import CARRIED, FINETUNE, TAILOR, TEACH, Settings, fields_of, flag_of, resolve, size_in
+from nettailor_cli.core.settings import (
+    CARRIED,
+    FIELDS,
+    FINETUNE,
+    TAILOR,
+    TEACH,
+    Settings,
+    fields_of,
+    flag_of,
+    resolve,
+    size_in,
+)
 from nettailor_cli.core.stages.finetune import finetune
 from nettailor_cli.core.stages.job import Job, ready_to_write, settle_machine
 from nettailor_cli.core.stages.latencies import LATENCY, settle_latencies
@@ -223,7 +234,10 @@ def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:
 
 
 def _warn_of_idle_flags(job: Job, settings: Settings, dataset: Dataset, **reasons: str) -> None:
-    """Say which flags were typed and change nothing, and why. `reasons`: flag -> why, empty where it does matter."""
+    """Say which flags change nothing, and why. `reasons`: flag -> why, empty where it does matter.
+
+    A default that was typed, or that fit's folds pass on, misleads nobody.
+    """
     own_val = "there is a val folder" if (dataset.root / "val").is_dir() and not settings.fold else ""
     reasons |= {
         "step_epochs": "" if settings.schedule == "step" else "the schedule is not step",
@@ -233,7 +247,7 @@ def _warn_of_idle_flags(job: Job, settings: Settings, dataset: Dataset, **reason
         "val_fraction": own_val,
     }
     for name, reason in reasons.items():
-        if reason and job.flags.get(name) is not None:
+        if reason and job.flags.get(name) not in (None, FIELDS[name].default):
             job.progress.warn(f"{flag_of(name)} has no effect: {reason}")
 
 
