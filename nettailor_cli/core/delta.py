@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nettailor_cli._version import __version__
-from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.errors import FileError, RunFailed
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.sealed import read_content, read_tensors, write_sealed
@@ -95,7 +95,14 @@ class ModelDocument:
 
 
 def write(path: Path, document: ModelDocument, tensors: Mapping[str, Tensor]) -> None:
-    """Write the model file `path`, whole or not at all. Raises UsageError or RunFailed (a full disk)."""
+    """Write the model file `path`, whole or not at all.
+
+    Raises UsageError, or RunFailed for a full disk and for tensors with values that are not finite.
+    """
+    from nettailor_cli.core.state import first_broken
+
+    if broken := first_broken(tensors):
+        raise RunFailed(f"{path} is not written: {broken} has values that are not finite (NaN or infinite)")
     write_sealed(path, document.to_json(), tensors)
 
 

@@ -15,7 +15,7 @@ import torch
 from nettailor_cli._version import __version__
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import ModelDocument
-from nettailor_cli.core.errors import FileError, UsageError
+from nettailor_cli.core.errors import FileError, RunFailed, UsageError
 from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph
 from nettailor_cli.core.graph import Path as GraphPath
 from nettailor_cli.core.preprocessing import Preprocessing
@@ -85,6 +85,14 @@ def test_equal_documents_give_equal_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     delta.write(tmp_path / "two", document(classes=("cat", "dog ")), TENSORS)
     assert (tmp_path / "one").read_bytes() != (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_not_written(tmp_path: Path, value: float) -> None:
+    broken = {**TENSORS, "head.bias": torch.tensor([0.0, value])}
+    with pytest.raises(RunFailed, match=r"head\.bias has values that are not finite"):
+        delta.write(tmp_path / "f", document(), broken)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +19,11 @@ from nettailor_cli.core.data import Batch, Batches
 from nettailor_cli.core.errors import Interrupted, RunFailed, UsageError
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.settings import Settings
-from nettailor_cli.core.state import copy_state, snapshot
+from nettailor_cli.core.state import copy_state, first_broken, snapshot
 from nettailor_cli.core.training import checkpoint
 from nettailor_cli.core.training.checkpoint import Position
 from nettailor_cli.core.training.evaluate import Score, evaluate
+from nettailor_cli.core.training.finite import failed, what_is_broken
 from nettailor_cli.core.training.gradients import Gradients
 from nettailor_cli.core.training.precision import Machine
 from nettailor_cli.core.training.processes import ALONE, Processes
@@ -119,13 +120,15 @@ class Training:
         )
         self.position = Position()
         self.best: dict[str, Tensor] = {}
+        self.kept: Position | None = None  # of the checkpoint
         self.saved = time.monotonic()
         self.given_up = False
 
     def go(self) -> None:
         """Train in place. With `patience`, the best epoch's state is what stays.
 
-        Raises Interrupted after the state was saved, RunFailed when the loss is not finite.
+        Raises Interrupted after the state was saved, RunFailed when the loss or a weight is not finite: the checkpoint
+        stays as it was.
         """
         if self.run.resume:
             self._restore()
@@ -174,23 +177,22 @@ class Training:
                 ) from error
             raise
         if not math.isfinite(figures["loss"]):
-            raise RunFailed(
-                f"{self.what}: the loss is {figures['loss']} at epoch {self.position.epoch + 1}, step {step + 1}",
-                "start again with a smaller --lr: --force",
-            )
+            trouble = f"the loss is {figures['loss']} at epoch {self.position.epoch + 1}, step {step + 1}"
+            # in all processes alike: they have added the same figures up
+            raise self._failed(f"{trouble} ({what_is_broken(figures)})", self.processes.from_main(lambda: self.kept))
         self.optimiser.step()
         return figures
 
     def _end_epoch(self, seen: int, seconds: float) -> None:
         position = self.position
+        if broken := first_broken(self.trainee.state()):
+            raise self._failed(self._broken_weight(broken), self.processes.from_main(lambda: self.kept))
         score = None
         if self.validation is not None:
             try:
                 score = self.processes.from_main(self._validate)
             except RunFailed as error:
-                raise RunFailed(
-                    f"{self.what}: after epoch {position.epoch + 1}, {error.message}", error.hint
-                ) from error
+                raise self._failed(f"after epoch {position.epoch + 1}, {error.message}", self.kept) from error
         last_step = (position.epoch + 1) * self.batches - 1
         record = {
             "stage": self.what,
@@ -239,18 +241,23 @@ class Training:
             buffer = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
             if buffer is not None:
                 momentum[name] = buffer
+        state = self.trainee.state()
+        if broken := first_broken(state) or first_broken(momentum):
+            raise self._failed(self._broken_weight(broken), self.kept)
         checkpoint.save(
             self.run.checkpoint,
             identity=self.run.identity,
             position=self.position,
-            model=self.trainee.state(),
+            model=state,
             best=self.best,
             momentum=momentum,
         )
+        self.kept = replace(self.position)
         self.saved = time.monotonic()
 
     def _restore(self) -> None:
         self.position, saved = checkpoint.load(self.run.checkpoint, identity=self.run.identity)
+        self.kept = replace(self.position)
         copy_state(self.trainee.state(), saved["model"])
         self.best = saved["best"]
         for name, parameter in self._parameters().items():
@@ -260,6 +267,13 @@ class Training:
                 self.optimiser.state[parameter]["momentum_buffer"] = buffer
         where = f"epoch {self.position.epoch + 1}, batch {self.position.batch + 1}"
         self.run.progress.note(f"{self.what}: goes on at {where}")
+
+    def _broken_weight(self, name: str) -> str:
+        place = f"epoch {self.position.epoch + 1}, step {self.position.epoch * self.batches + self.position.batch}"
+        return f"the weights are not finite after {place} ({name}), while the loss still was"
+
+    def _failed(self, trouble: str, kept: Position | None) -> RunFailed:
+        return failed(self.what, trouble, self.settings, self.machine.precision, self.run.checkpoint, kept)
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return {name: parameter for group in self.groups for name, parameter in group.parameters.items()}
