@@ -96,6 +96,11 @@ class Batches:
         """How many pictures the smallest batch has, all parts together; 0 when there is none."""
         return self._seen // len(self) if self._seen else 0
 
+    @property
+    def size(self) -> int:
+        """The side of the pictures in a batch, in pixels."""
+        return self._preprocessing.size
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from number `start` on: the same as the tail of the whole epoch.
 

@@ -25,6 +25,7 @@ from nettailor_cli.core.training.checkpoint import Position
 from nettailor_cli.core.training.evaluate import Score, evaluate
 from nettailor_cli.core.training.finite import failed, what_is_broken
 from nettailor_cli.core.training.gradients import Gradients
+from nettailor_cli.core.training.norms import try_one_picture
 from nettailor_cli.core.training.precision import Machine
 from nettailor_cli.core.training.processes import ALONE, Processes
 from nettailor_cli.core.training.schedule import rate_factor
@@ -112,6 +113,8 @@ class Training:
                 f"{self.what}: a batch of {self.training.smallest} images can't be divided into {parts} parts",
                 "choose a larger --batch-size, or fewer processes or --accumulate",
             )
+        if self.training.smallest // parts == 1:  # beforehand: it may be the last batch of an epoch
+            try_one_picture(self.what, self.trainee.module, self.trainee.predict, self.training.size, self.machine)
         self.gradients = Gradients(self.trainee, self.machine, self.processes, self.settings.accumulate)
         self.groups = self.trainee.groups()
         self.optimiser = torch.optim.SGD(
@@ -167,15 +170,7 @@ class Training:
         for param_group, group in zip(self.optimiser.param_groups, self.groups, strict=True):
             param_group["lr"] = group.lr * factor
         self.optimiser.zero_grad(set_to_none=True)
-        try:
-            figures = self.gradients(batch, step / self.steps)
-        except ValueError as error:
-            if "more than 1 value per channel" in str(error):  # torch's words
-                raise UsageError(
-                    f"{self.what}: batch norm can't be trained on one image of this size at a time",
-                    "choose a larger --batch-size or --size, or fewer processes or --accumulate",
-                ) from error
-            raise
+        figures = self.gradients(batch, step / self.steps)
         if not math.isfinite(figures["loss"]):
             trouble = f"the loss is {figures['loss']} at epoch {self.position.epoch + 1}, step {step + 1}"
             # in all processes alike: they have added the same figures up
