@@ -79,6 +79,22 @@ def test_any_class_names_come_back_exactly(tmp_path: Path, classes: tuple[str, .
     assert delta.read_document(tmp_path / "f").classes == classes
 
 
+def test_an_environment_comes_back_and_none_leaves_no_trace(tmp_path: Path) -> None:
+    """Files from before it was noted have none, and stay as they were when they are written again."""
+    made = {"tailor": {"torch": "2.13", "threads": 2}}
+    delta.write(tmp_path / "f", document(environment=made), TENSORS)
+    assert delta.read_document(tmp_path / "f").environment == made
+    assert "environment" not in document().to_json()
+    assert ModelDocument.from_json(document().to_json()) == document()
+
+
+@pytest.mark.parametrize("environment", [None, [], {"tailor": 3}, "x"])
+def test_an_environment_that_is_none_is_refused(tmp_path: Path, content: dict[str, Any], environment: Any) -> None:
+    reseal(tmp_path / "f", {**content, "environment": environment})
+    with pytest.raises(FileError, match="environment"):
+        delta.read_document(tmp_path / "f")
+
+
 def test_equal_documents_give_equal_bytes(tmp_path: Path) -> None:
     delta.write(tmp_path / "one", document(), TENSORS)
     delta.write(tmp_path / "two", document(), {name: TENSORS[name].clone() for name in reversed(TENSORS)})
