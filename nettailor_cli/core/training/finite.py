@@ -33,7 +33,7 @@ def what_is_broken(figures: Mapping[str, float]) -> str:
 def failed(
     what: str, trouble: str, settings: Settings, precision: str, checkpoint: Path, kept: Position | None
 ) -> RunFailed:
-    """The error of the stage `what`: the `trouble`, what was kept, and what to type.
+    """The error of the stage `what`: its `trouble`, what was kept, and what to type.
 
     `kept` is the position of the file `checkpoint`; None: there is no such file yet.
     """
@@ -42,8 +42,8 @@ def failed(
     if precision != "fp32":
         again += ", --precision fp32 with exacter numbers"
     if kept is None:
-        return RunFailed(f"{what}: {trouble}; there was no checkpoint yet", again)
+        return RunFailed(f"{trouble}; there was no checkpoint yet", again)
     return RunFailed(
-        f"{what}: {trouble}; kept is the checkpoint of epoch {kept.epoch + 1}, batch {kept.batch}: {checkpoint}",
+        f"{trouble}; kept is the checkpoint of epoch {kept.epoch + 1}, batch {kept.batch}: {checkpoint}",
         f"{again}; --resume goes on from the checkpoint with the settings as they were",
     )

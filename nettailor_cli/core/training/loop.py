@@ -268,7 +268,10 @@ class Training:
         return f"the weights are not finite after {place} ({name}), while the loss still was"
 
     def _failed(self, trouble: str, kept: Position | None) -> RunFailed:
-        return failed(self.what, trouble, self.settings, self.machine.precision, self.run.checkpoint, kept)
+        part = f" ({self.part})" if self.part else ""
+        return failed(
+            self.what, f"{self.what}{part}: {trouble}", self.settings, self.machine.precision, self.run.checkpoint, kept
+        )
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return {name: parameter for group in self.groups for name, parameter in group.parameters.items()}

@@ -72,6 +72,7 @@ def go(
     *,
     machine: Machine = CPU,
     validated: bool = True,
+    part: str = "",
     **changes: Any,
 ) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
@@ -91,7 +92,7 @@ def go(
         }
     )
     validation = evaluation_batches(pictures(4), PREPROCESSING, CPU.device) if validated else None
-    Training(trainee, training, validation, settings, machine, run, "toy").go()
+    Training(trainee, training, validation, settings, machine, run, "toy", part=part).go()
     return records
 
 
@@ -195,6 +196,12 @@ class TestNotFinite:
         with pytest.raises(RunFailed, match=r"weights are not finite after epoch 2, step 8 .*no checkpoint"):
             go(tmp_path, Counter(broken_gradient=8), plain(), log=records.append, validated=validated)
         assert [record["epoch"] for record in records] == [1]
+
+    def test_one_of_several_trainings_of_a_stage_is_named(self, tmp_path: Path) -> None:
+        trainee = Counter(loss_factor=lambda step: float("nan"))
+        with pytest.raises(RunFailed, match=r"toy \(k03\): the loss is nan") as caught:
+            go(tmp_path, trainee, plain(), part="k03")
+        assert "[toy]" in caught.value.hint
 
     def test_stopping_saves_nothing_that_is_broken(self, tmp_path: Path) -> None:
         trainee = Counter(broken_gradient=2)
