@@ -240,6 +240,7 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
             "made by",
             f"nettailor {document.package}: {' > '.join(steps)}, seed {', '.join(map(str, seeds))}",
         ),
+        *_environments(document),
         ("file", f"{file.stat().st_size / 1e6:.2f} MB, digests checked"),
     ]
     tailored = document.settings.get("tailor", {})
@@ -251,3 +252,19 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
         lines.append(("prefix", f"blocks 1 to {prefix} alone, never pruned: tasks on one backbone can share them"))
     for name, text in lines:
         console.print(Text(f"{name:<9} {harmless(text)}"))
+
+
+def _environments(document: ModelDocument) -> list[tuple[str, str]]:
+    """Machine and versions of every stage, as lines of the provenance; once where they are the same in all."""
+    stages_of: dict[tuple[str, str], list[str]] = {}  # machine and versions -> those that were made so
+    for stage in (step for step in STEPS if step in document.environment):
+        made = document.environment[stage]
+        known = [str(made[what]) for what in ("name", "device", "simd", "precision") if what in made]
+        counts = [f"{made[what]} {what}" for what in ("threads", "processes") if what in made]
+        versions = [f"{what} {made[what]}" for what in ("torch", "python", "numpy", "pillow") if what in made]
+        stages_of.setdefault((", ".join(known + counts), ", ".join(versions)), []).append(stage)
+    lines = []
+    for (machine, packages), stages in stages_of.items():
+        of = f"{', '.join(stages)}: " if len(stages_of) > 1 else ""
+        lines += [("made on", of + machine), ("made with", of + packages)]
+    return lines

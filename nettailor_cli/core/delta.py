@@ -8,12 +8,12 @@ says what stands in it; `FORMAT` is its version. Reading it needs no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nettailor_cli._version import __version__
-from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.errors import FileError, RunFailed
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.sealed import read_content, read_tensors, write_sealed
@@ -33,7 +33,7 @@ class ModelDocument:
     stage: one of STAGES. backbone, fingerprint: which backbone it stands on. classes: names, as the logits are ordered.
     student: the settings that shape the network (bn_stats, proxy_width, shared_prefix). data: summary, digest and split
     of the images. settings: resolved settings per stage so far. metrics: name -> {"split": ..., "accuracy": percent,
-    ...}.
+    ...}. environment: stage -> the machine and the versions that it was trained with; older files have none.
     """
 
     stage: str
@@ -47,6 +47,7 @@ class ModelDocument:
     settings: dict[str, Any]
     metrics: dict[str, Any]
     package: str = __version__
+    environment: dict[str, Any] = field(default_factory=dict)
 
     @property
     def shared_prefix(self) -> int:
@@ -66,6 +67,7 @@ class ModelDocument:
             "data": self.data,
             "settings": self.settings,
             "metrics": self.metrics,
+            **({"environment": self.environment} if self.environment else {}),
         }
 
     @classmethod
@@ -79,6 +81,9 @@ class ModelDocument:
         for key in ("student", "data", "settings", "metrics"):
             if not isinstance(document[key], dict):
                 raise TypeError(f"{key} must be an object")
+        environment = document.get("environment", {})
+        if not isinstance(environment, dict) or not all(isinstance(made, dict) for made in environment.values()):
+            raise TypeError("environment must be an object of objects")
         return cls(
             stage=document["stage"],
             backbone=str(document["backbone"]["name"]),
@@ -91,11 +96,19 @@ class ModelDocument:
             settings=document["settings"],
             metrics=document["metrics"],
             package=str(document["package"]),
+            environment=environment,
         )
 
 
 def write(path: Path, document: ModelDocument, tensors: Mapping[str, Tensor]) -> None:
-    """Write the model file `path`, whole or not at all. Raises UsageError or RunFailed (a full disk)."""
+    """Write the model file `path`, whole or not at all.
+
+    Raises UsageError, or RunFailed for a full disk and for tensors with values that are not finite.
+    """
+    from nettailor_cli.core.state import first_broken
+
+    if broken := first_broken(tensors):
+        raise RunFailed(f"{path} is not written: {broken} has values that are not finite (NaN or infinite)")
     write_sealed(path, document.to_json(), tensors)
 
 

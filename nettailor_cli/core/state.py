@@ -1,4 +1,4 @@
-"""Tensors by name: copying one state into another, strictly."""
+"""Tensors by name: copying one state into another, strictly; looking for numbers that are none."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def copy_state(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
 def snapshot(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies of the tensors in `state`."""
     return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def first_broken(state: Mapping[str, Tensor]) -> str | None:
+    """The name of the first of the tensors with a value that is not finite. Asks the device once."""
+    numbers = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+    if not numbers:
+        return None
+    finite = torch.stack([tensor.detach().isfinite().all() for tensor in numbers.values()]).tolist()
+    return next((name for name, good in zip(numbers, finite, strict=True) if not good), None)

@@ -21,6 +21,7 @@ from nettailor_cli.core.errors import (
     RunFailed,
     UsageError,
 )
+from nettailor_cli.core.stages.tailor import TailorTrainee
 from nettailor_cli.core.stages.teach import TeachTrainee
 from tests.cli.helpers import (
     BASE,
@@ -313,15 +314,37 @@ class TestNotFinite:
 
         before = contents(run)["teacher.safetensors"]
         monkeypatch.setattr(TeachTrainee, "losses", breaking)
-        says = ["teach: the loss is nan at epoch 2, step 3", "--lr"]
+        says = [
+            "teach: the loss is nan at epoch 2, step 3 (not finite: cross-entropy)",
+            "no checkpoint yet",
+            "--lr 0.0025",
+        ]
         refuses("teach", "--run", run, *BASE, "--epochs", "3", "--force", code=1, says=says)
         assert contents(run)["teacher.safetensors"] == before
 
     def test_a_learning_rate_that_blows_up(self, run: Path) -> None:
         before = contents(run)["teacher.safetensors"]
         wild = ("--lr", "100", "--warmup", "0", "--momentum", "0.99", "--epochs", "5")
-        refuses("teach", "--run", run, *BASE, *wild, "--force", code=1, says=["--lr"])
+        refuses(
+            "teach", "--run", run, *BASE, *wild, "--force", code=1, says=["teach: ", "epoch", "finite", "--lr 0.02"]
+        )
         assert contents(run)["teacher.safetensors"] == before
+
+    @pytest.mark.parametrize(("term", "named"), [("hint", "hint"), ("expected_complexity", "E[C]")])
+    def test_the_term_is_named(self, run: Path, monkeypatch: pytest.MonkeyPatch, term: str, named: str) -> None:
+        """As when the teacher's activations are far away, or a cost is."""
+        losses = TailorTrainee.losses
+
+        def breaking(self: TailorTrainee, batch: Batch, done: float) -> dict[str, Tensor]:
+            figures = losses(self, batch, done)
+            far = figures[term] * float("inf")
+            return {**figures, term: far, "loss": figures["loss"] + far}
+
+        monkeypatch.setattr(TailorTrainee, "losses", breaking)
+        says = [f"tailor: the loss is inf at epoch 1, step 1 (not finite: {named})", "[tailor]"]
+        before = contents(run)["student.safetensors"]
+        refuses("tailor", "--run", run, *ONE, "--force", code=1, says=says)
+        assert contents(run)["student.safetensors"] == before
 
 
 class TestWhatErrorsMean:

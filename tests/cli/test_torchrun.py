@@ -168,6 +168,24 @@ def test_one_that_fails_ends_all_with_one_message(shop: Workshop, tmp_path: Path
     assert not (tmp_path / "run" / "teacher.safetensors").exists()
 
 
+def test_a_loss_that_is_not_finite_in_one_stops_all(shop: Workshop, tmp_path: Path) -> None:
+    def broken_in_one(rank: int) -> None:
+        if rank == 1:
+            losses, steps = TeachTrainee.losses, 0
+
+            def breaking(self: TeachTrainee, batch: Batch, done: float) -> Any:
+                nonlocal steps
+                steps += 1
+                figures = losses(self, batch, done)
+                return {**figures, "loss": figures["loss"] * (float("nan") if steps == 3 else 1)}
+
+            TeachTrainee.losses = breaking  # type: ignore[method-assign]
+
+    result = commands_in_two("teach", *shop.start(tmp_path / "run"), *HEAD, folder=tmp_path, before=broken_in_one)
+    assert "teach: the loss is nan at epoch 2, step 3" in one_message(result, 1)
+    assert not (tmp_path / "run" / "teacher.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

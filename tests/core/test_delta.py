@@ -15,7 +15,7 @@ import torch
 from nettailor_cli._version import __version__
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import ModelDocument
-from nettailor_cli.core.errors import FileError, UsageError
+from nettailor_cli.core.errors import FileError, RunFailed, UsageError
 from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph
 from nettailor_cli.core.graph import Path as GraphPath
 from nettailor_cli.core.preprocessing import Preprocessing
@@ -79,12 +79,36 @@ def test_any_class_names_come_back_exactly(tmp_path: Path, classes: tuple[str, .
     assert delta.read_document(tmp_path / "f").classes == classes
 
 
+def test_an_environment_comes_back_and_none_leaves_no_trace(tmp_path: Path) -> None:
+    """Files from before it was noted have none, and stay as they were when they are written again."""
+    made = {"tailor": {"torch": "2.13", "threads": 2}}
+    delta.write(tmp_path / "f", document(environment=made), TENSORS)
+    assert delta.read_document(tmp_path / "f").environment == made
+    assert "environment" not in document().to_json()
+    assert ModelDocument.from_json(document().to_json()) == document()
+
+
+@pytest.mark.parametrize("environment", [None, [], {"tailor": 3}, "x"])
+def test_an_environment_that_is_none_is_refused(tmp_path: Path, content: dict[str, Any], environment: Any) -> None:
+    reseal(tmp_path / "f", {**content, "environment": environment})
+    with pytest.raises(FileError, match="environment"):
+        delta.read_document(tmp_path / "f")
+
+
 def test_equal_documents_give_equal_bytes(tmp_path: Path) -> None:
     delta.write(tmp_path / "one", document(), TENSORS)
     delta.write(tmp_path / "two", document(), {name: TENSORS[name].clone() for name in reversed(TENSORS)})
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     delta.write(tmp_path / "two", document(classes=("cat", "dog ")), TENSORS)
     assert (tmp_path / "one").read_bytes() != (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_not_written(tmp_path: Path, value: float) -> None:
+    broken = {**TENSORS, "head.bias": torch.tensor([0.0, value])}
+    with pytest.raises(RunFailed, match=r"head\.bias has values that are not finite"):
+        delta.write(tmp_path / "f", document(), broken)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

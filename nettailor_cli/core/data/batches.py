@@ -54,8 +54,9 @@ class Batches:
     """All of `pictures` (decoded at side `preprocessing.resize`), in batches of at most `batch_size`, alike in size.
 
     Without an augmentation every picture is cropped to its centre. With a `share` below 1, an epoch has only so many of
-    the pictures, the first of its order: another lot every time. `among` (number, count): of every batch only the part
-    of one of several that share it, as they would have it together. Raises UsageError for a batch size below one.
+    the pictures, two at least, the first of its order: another lot every time. `among` (number, count): of every batch
+    only the part of one of several that share it, as they would have it together. Raises UsageError for a batch size
+    below one.
     """
 
     def __init__(
@@ -81,7 +82,8 @@ class Batches:
         self._shuffle = shuffle
         self._device = device
         self._among = among
-        self._seen = max(1, round(share * len(pictures))) if len(pictures) else 0  # per epoch
+        # per epoch; two at least, if there are as many, because batch norm may need them
+        self._seen = max(min(2, len(pictures)), round(share * len(pictures)))
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]  # (3, 1, 1)
             for values in (preprocessing.mean, preprocessing.std)
@@ -95,6 +97,11 @@ class Batches:
     def smallest(self) -> int:
         """How many pictures the smallest batch has, all parts together; 0 when there is none."""
         return self._seen // len(self) if self._seen else 0
+
+    @property
+    def size(self) -> int:
+        """The side of the pictures in a batch, in pixels."""
+        return self._preprocessing.size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from number `start` on: the same as the tail of the whole epoch.

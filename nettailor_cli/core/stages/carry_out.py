@@ -14,6 +14,7 @@ from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.settings import Settings, to_document
+from nettailor_cli.core.stages.environment import environment_of
 from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.training.checkpoint import check
@@ -107,6 +108,8 @@ def carry_out(
         if loop.given_up:
             metrics["given_up_after_epochs"] = loop.position.epoch
     document, tensors = finish(metrics)
+    environment = {**document.environment, stage: environment_of(bench.machine, job.processes)}
+    document = replace(document, environment=environment)
 
     def write() -> None:
         delta.write(output, document, tensors)
@@ -147,13 +150,7 @@ def _resolved(settings: Settings, bench: Workbench) -> Settings:
 
 
 def _machine_document(machine: Machine, processes: Processes) -> dict[str, Any]:
-    return {
-        "device": str(machine.device),
-        "precision": machine.precision,
-        "threads": torch.get_num_threads(),
-        "reason": machine.reason,
-        **({"processes": processes.count} if processes.count > 1 else {}),
-    }
+    return {**environment_of(machine, processes), "device": str(machine.device), "reason": machine.reason}
 
 
 def _logger(job: Job, output: Path) -> Callable[[dict[str, Any]], None]:

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.files import check_place
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.settings import Settings
+from nettailor_cli.core.stages.environment import changes_since, environment_of
 from nettailor_cli.core.training.precision import Machine, choose_machine
 from nettailor_cli.core.training.processes import ALONE, Processes
 
@@ -93,12 +92,12 @@ def _settled(job: Job, settings: Settings) -> Machine:
         if str(machine.device) != earlier.get("device"):
             machine = None
     machine = machine or choose_machine(device, precision)
-    threads = torch.get_num_threads()
-    if job.resume and earlier.get("threads", threads) != threads:
-        job.progress.warn(f"{threads} threads now, {earlier['threads']} before: the result may differ in the last bits")
+    now = environment_of(machine, job.processes)
+    if job.resume and (changed := changes_since(earlier, now)):
+        job.progress.warn(f"{'; '.join(changed)}: the result may differ in the last bits")
     before, count = earlier.get("processes", 1), job.processes.count
     if job.resume and before != count:
         job.progress.warn(f"{count} processes now, {before} before: batch norms see other parts of a batch")
     together = f", {count} processes" if count > 1 else ""
-    job.progress.note(f"machine: {machine.reason}, {threads} threads{together}")
+    job.progress.note(f"machine: {machine.reason}, {now['threads']} threads{together}")
     return machine

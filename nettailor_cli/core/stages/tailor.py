@@ -161,6 +161,7 @@ def tailor(
                 TAILOR: {**lasting_settings(settings, bench, TAILOR), "teacher": teacher is not None, **table},
             },
             metrics={**(earlier.metrics if earlier else {}), **({"student": metrics} if metrics else {})},
+            environment=earlier.environment if earlier else {},
         )
         return document, student.task_state()
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nettailor_cli.core.data import (
     Augmentation,
     Batches,
@@ -18,6 +20,7 @@ from nettailor_cli.core.data import (
     load_pictures,
     read_dataset,
 )
+from nettailor_cli.core.data.balance import warnings
 from nettailor_cli.core.errors import DataError
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import Progress
@@ -119,6 +122,9 @@ def open_workbench(
     if lost:
         names = ", ".join(dataset.classes[label] for label in sorted(lost))
         raise DataError(f"not one training image can be read of class {names}", "repair them, or remove the class")
+    counts = torch.bincount(for_training.labels, minlength=len(dataset.classes)).tolist()
+    for warning in warnings(dataset.classes, counts, len(for_validation)):
+        progress.warn(warning)
     return Workbench(
         dataset,
         preprocessing,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,11 +19,13 @@ from nettailor_cli.core.data import Batch, Batches
 from nettailor_cli.core.errors import Interrupted, RunFailed, UsageError
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.settings import Settings
-from nettailor_cli.core.state import copy_state, snapshot
+from nettailor_cli.core.state import copy_state, first_broken, snapshot
 from nettailor_cli.core.training import checkpoint
 from nettailor_cli.core.training.checkpoint import Position
 from nettailor_cli.core.training.evaluate import Score, evaluate
+from nettailor_cli.core.training.finite import failed, what_is_broken
 from nettailor_cli.core.training.gradients import Gradients
+from nettailor_cli.core.training.norms import try_one_picture
 from nettailor_cli.core.training.precision import Machine
 from nettailor_cli.core.training.processes import ALONE, Processes
 from nettailor_cli.core.training.schedule import rate_factor
@@ -111,6 +113,8 @@ class Training:
                 f"{self.what}: a batch of {self.training.smallest} images can't be divided into {parts} parts",
                 "choose a larger --batch-size, or fewer processes or --accumulate",
             )
+        if self.training.smallest // parts == 1:  # beforehand: it may be the last batch of an epoch
+            try_one_picture(self.what, self.trainee.module, self.trainee.predict, self.training.size, self.machine)
         self.gradients = Gradients(self.trainee, self.machine, self.processes, self.settings.accumulate)
         self.groups = self.trainee.groups()
         self.optimiser = torch.optim.SGD(
@@ -119,13 +123,15 @@ class Training:
         )
         self.position = Position()
         self.best: dict[str, Tensor] = {}
+        self.kept: Position | None = None  # of the checkpoint
         self.saved = time.monotonic()
         self.given_up = False
 
     def go(self) -> None:
         """Train in place. With `patience`, the best epoch's state is what stays.
 
-        Raises Interrupted after the state was saved, RunFailed when the loss is not finite.
+        Raises Interrupted after the state was saved, RunFailed when the loss or a weight is not finite: the checkpoint
+        stays as it was.
         """
         if self.run.resume:
             self._restore()
@@ -164,33 +170,24 @@ class Training:
         for param_group, group in zip(self.optimiser.param_groups, self.groups, strict=True):
             param_group["lr"] = group.lr * factor
         self.optimiser.zero_grad(set_to_none=True)
-        try:
-            figures = self.gradients(batch, step / self.steps)
-        except ValueError as error:
-            if "more than 1 value per channel" in str(error):  # torch's words
-                raise UsageError(
-                    f"{self.what}: batch norm can't be trained on one image of this size at a time",
-                    "choose a larger --batch-size or --size, or fewer processes or --accumulate",
-                ) from error
-            raise
+        figures = self.gradients(batch, step / self.steps)
         if not math.isfinite(figures["loss"]):
-            raise RunFailed(
-                f"{self.what}: the loss is {figures['loss']} at epoch {self.position.epoch + 1}, step {step + 1}",
-                "start again with a smaller --lr: --force",
-            )
+            trouble = f"the loss is {figures['loss']} at epoch {self.position.epoch + 1}, step {step + 1}"
+            # in all processes alike: they have added the same figures up
+            raise self._failed(f"{trouble} ({what_is_broken(figures)})", self.processes.from_main(lambda: self.kept))
         self.optimiser.step()
         return figures
 
     def _end_epoch(self, seen: int, seconds: float) -> None:
         position = self.position
+        if broken := first_broken(self.trainee.state()):
+            raise self._failed(self._broken_weight(broken), self.processes.from_main(lambda: self.kept))
         score = None
         if self.validation is not None:
             try:
                 score = self.processes.from_main(self._validate)
             except RunFailed as error:
-                raise RunFailed(
-                    f"{self.what}: after epoch {position.epoch + 1}, {error.message}", error.hint
-                ) from error
+                raise self._failed(f"after epoch {position.epoch + 1}, {error.message}", self.kept) from error
         last_step = (position.epoch + 1) * self.batches - 1
         record = {
             "stage": self.what,
@@ -239,18 +236,23 @@ class Training:
             buffer = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
             if buffer is not None:
                 momentum[name] = buffer
+        state = self.trainee.state()
+        if broken := first_broken(state) or first_broken(momentum):
+            raise self._failed(self._broken_weight(broken), self.kept)
         checkpoint.save(
             self.run.checkpoint,
             identity=self.run.identity,
             position=self.position,
-            model=self.trainee.state(),
+            model=state,
             best=self.best,
             momentum=momentum,
         )
+        self.kept = replace(self.position)
         self.saved = time.monotonic()
 
     def _restore(self) -> None:
         self.position, saved = checkpoint.load(self.run.checkpoint, identity=self.run.identity)
+        self.kept = replace(self.position)
         copy_state(self.trainee.state(), saved["model"])
         self.best = saved["best"]
         for name, parameter in self._parameters().items():
@@ -260,6 +262,16 @@ class Training:
                 self.optimiser.state[parameter]["momentum_buffer"] = buffer
         where = f"epoch {self.position.epoch + 1}, batch {self.position.batch + 1}"
         self.run.progress.note(f"{self.what}: goes on at {where}")
+
+    def _broken_weight(self, name: str) -> str:
+        place = f"epoch {self.position.epoch + 1}, step {self.position.epoch * self.batches + self.position.batch}"
+        return f"the weights are not finite after {place} ({name}), while the loss still was"
+
+    def _failed(self, trouble: str, kept: Position | None) -> RunFailed:
+        part = f" ({self.part})" if self.part else ""
+        return failed(
+            self.what, f"{self.what}{part}: {trouble}", self.settings, self.machine.precision, self.run.checkpoint, kept
+        )
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return {name: parameter for group in self.groups for name, parameter in group.parameters.items()}

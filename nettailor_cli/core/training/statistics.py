@@ -10,6 +10,7 @@ from torch import nn
 
 from nettailor_cli.core.data import Batch
 from nettailor_cli.core.student import Student
+from nettailor_cli.core.training.norms import enough_values
 from nettailor_cli.core.training.precision import Machine
 
 
@@ -17,10 +18,11 @@ def re_estimate(student: Student, batches: Iterable[Batch], machine: Machine) ->
     """The statistics of the task's own batch norms, as plain means over `batches`; nothing else changes.
 
     Those are the proxies', and with bn_stats "adapt" the backbone's as well. Leaves `student` in evaluation mode.
+    Raises UsageError where a batch has one picture of a size that gives batch norms a single value.
     """
     student.train()
     norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
-    with _averaging(norms), torch.no_grad(), machine.autocast():
+    with enough_values("search"), _averaging(norms), torch.no_grad(), machine.autocast():
         for batch in batches:
             student(batch.images)
     student.eval()

@@ -41,6 +41,12 @@ def test_batches_are_as_equal_in_size_as_can_be(count, batch_size, sizes):
     assert [len(batch.labels) for batch in made.epoch(0)] == sizes
 
 
+@pytest.mark.parametrize(("share", "seen"), [(0.01, 2), (0.5, 12), (1.0, 23)])
+def test_a_share_has_two_pictures_at_least(share: float, seen: int) -> None:
+    """Batch norm may not be able to train on a single one."""
+    assert sum(len(batch.labels) for batch in batches(share=share).epoch(0)) == seen
+
+
 def test_evaluation_sees_the_normalised_centre_of_every_picture_in_order():
     made = batches()
     images = torch.cat([batch.images for batch in made.epoch(0)])

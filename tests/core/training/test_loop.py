@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nettailor_cli.core.data import Augmentation, Batch, Batches, Example, Pictures, evaluation_batches
@@ -34,6 +35,7 @@ class Counter:
     lrs: list[float] = field(default_factory=list)
     loss_factor: Callable[[int], float] = lambda step: 1.0
     steps: int = 0
+    broken_gradient: int = 0  # the step whose gradient is NaN, while its loss is finite
 
     def __post_init__(self) -> None:
         self.module.weight = nn.Parameter(torch.zeros(()))
@@ -44,6 +46,8 @@ class Counter:
     def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
         self.steps += 1
         loss = -self.module.weight * self.loss_factor(self.steps)
+        if self.steps == self.broken_gradient:
+            loss = loss + 0 * torch.sqrt(self.module.weight * 0)  # 0, but the derivative is 0 * infinity
         return {"loss": loss, "accuracy": torch.tensor(50.0)}
 
     def predict(self, images: Tensor) -> Tensor:
@@ -61,7 +65,16 @@ def pictures(count: int) -> Pictures:
     return Pictures([Example(Path(str(i)), f"a/{i}", i % 2) for i in range(count)], pixels.__getitem__)
 
 
-def go(tmp_path: Path, trainee: Counter, settings: Settings, **changes: Any) -> list[dict[str, Any]]:
+def go(
+    tmp_path: Path,
+    trainee: Counter,
+    settings: Settings,
+    *,
+    machine: Machine = CPU,
+    validated: bool = True,
+    part: str = "",
+    **changes: Any,
+) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     training = Batches(
         pictures(8), PREPROCESSING, batch_size=2, seed=0, augmentation=Augmentation("none", flip=False), shuffle=True,
@@ -78,8 +91,8 @@ def go(tmp_path: Path, trainee: Counter, settings: Settings, **changes: Any) -> 
             **changes,
         }
     )
-    validation = evaluation_batches(pictures(4), PREPROCESSING, CPU.device)
-    Training(trainee, training, validation, settings, CPU, run, "toy").go()
+    validation = evaluation_batches(pictures(4), PREPROCESSING, CPU.device) if validated else None
+    Training(trainee, training, validation, settings, machine, run, "toy", part=part).go()
     return records
 
 
@@ -130,10 +143,71 @@ def test_a_checkpoint_is_written_within_an_epoch_once_the_time_is_up(tmp_path, m
     assert [there for _, there in seen] == [False, False, False, True]  # more than 60 seconds: after the third step
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(tmp_path) -> None:
-    trainee = Counter(loss_factor=lambda step: float("nan") if step == 6 else 1.0)
-    with pytest.raises(RunFailed, match="epoch 2, step 6"):
-        go(tmp_path, trainee, plain())
+class TestNotFinite:
+    """The run ends, says where and what was kept, and no file holds what is no number."""
+
+    @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+    def test_a_loss_names_the_step(self, tmp_path: Path, value: str) -> None:
+        trainee = Counter(loss_factor=lambda step: float(value) if step == 6 else 1.0)
+        with pytest.raises(
+            RunFailed, match=r"toy: the loss is -?\w+ at epoch 2, step 6 \(not finite: cross-"
+        ) as caught:
+            go(tmp_path, trainee, plain())
+        assert "no checkpoint yet" in caught.value.message
+        assert "--force --lr 0.005 " in caught.value.hint and "--resume" not in caught.value.hint
+        assert trainee.module.weight.item() == 5  # no step was taken on it
+        assert not (tmp_path / "c.safetensors").exists()
+
+    @pytest.mark.parametrize("bf16", [False, True])
+    def test_the_last_good_checkpoint_stays_and_is_gone_on_with(self, tmp_path: Path, monkeypatch, bf16: bool) -> None:
+        """Stopped after step 3, gone on with, broken at step 6: what --resume finds is the state after step 3."""
+        file = tmp_path / "c.safetensors"
+        trainee = Counter()
+        with pytest.raises(Interrupted):
+            go(tmp_path, trainee, plain(), stop=lambda: 2 if trainee.steps == 3 else None)
+        before = file.read_bytes()
+        broken = Counter(loss_factor=lambda step: float("nan") if step == 3 else 1.0)
+        machine = Machine(CPU.device, bf16=bf16, reason="")
+        with pytest.raises(RunFailed, match=r"epoch 2, step 6.*checkpoint of epoch 1, batch 3") as caught:
+            go(tmp_path, broken, plain(), resume=True, machine=machine)
+        assert str(file) in caught.value.message and "--resume goes on" in caught.value.hint
+        assert ("--precision fp32" in caught.value.hint) is bf16
+        assert file.read_bytes() == before
+        resumed = Counter()
+        go(tmp_path, resumed, plain(), resume=True)
+        assert resumed.module.weight.item() == pytest.approx(24) and resumed.steps == 21
+
+    def test_a_weight_that_breaks_is_found_before_a_checkpoint(self, tmp_path: Path, monkeypatch) -> None:
+        """Step 4, the epoch's last, has a finite loss and a broken gradient; a checkpoint is due after every step."""
+        clock = iter(range(0, 10_000, 100))
+        monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
+        records: list[dict[str, Any]] = []
+        trainee = Counter(broken_gradient=4)
+        with pytest.raises(RunFailed, match=r"weights are not finite after epoch 1, step 4 \(weight\).*batch 3"):
+            go(tmp_path, trainee, plain(), log=records.append)
+        assert torch.isfinite(load_file(tmp_path / "c.safetensors")["model/weight"]) and records == []
+        resumed = Counter()
+        go(tmp_path, resumed, plain(), resume=True)
+        assert resumed.module.weight.item() == pytest.approx(24)
+
+    @pytest.mark.parametrize("validated", [True, False])
+    def test_a_weight_that_breaks_is_found_at_the_epochs_end(self, tmp_path: Path, validated: bool) -> None:
+        records: list[dict[str, Any]] = []
+        with pytest.raises(RunFailed, match=r"weights are not finite after epoch 2, step 8 .*no checkpoint"):
+            go(tmp_path, Counter(broken_gradient=8), plain(), log=records.append, validated=validated)
+        assert [record["epoch"] for record in records] == [1]
+
+    def test_one_of_several_trainings_of_a_stage_is_named(self, tmp_path: Path) -> None:
+        trainee = Counter(loss_factor=lambda step: float("nan"))
+        with pytest.raises(RunFailed, match=r"toy \(k03\): the loss is nan") as caught:
+            go(tmp_path, trainee, plain(), part="k03")
+        assert "[toy]" in caught.value.hint
+
+    def test_stopping_saves_nothing_that_is_broken(self, tmp_path: Path) -> None:
+        trainee = Counter(broken_gradient=2)
+        with pytest.raises(RunFailed, match="weights are not finite after epoch 1, step 2"):
+            go(tmp_path, trainee, plain(), stop=lambda: 2 if trainee.steps == 2 else None)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_figures_of_an_epoch_are_means_over_its_images(tmp_path) -> None:
