@@ -17,7 +17,6 @@ from nettailor_cli.cli.figures import macs
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.manifest import file_of, name_of
-from nettailor_cli.core.printable import harmless
 
 if TYPE_CHECKING:
     from nettailor_cli.core.deploy.bundling import Bundled
@@ -110,7 +109,7 @@ def _show(console: Console, done: Bundled) -> None:
         table.add_column(column, justify="left" if column == "task" else "right", no_wrap=column != "blocks")
     for name, task in manifest.tasks.items():
         table.add_row(
-            harmless(name),
+            name,
             str(task.classes),
             _numbers(task.blocks),
             _numbers(manifest.alone(name)),
