@@ -136,12 +136,10 @@ def test_names_with_line_ends_stay_one_line_each_and_the_list_has_an_end(tmp_pat
     monkeypatch.setattr(pictures_module, "_LISTED", 2)
     with pytest.raises(DataError) as caught:
         load(examples)
-    assert [line.partition(str(tmp_path))[2] or line for line in caught.value.lines] == [
-        "3 of 8 images can't be read:",
-        "/b/001.png: not a picture, or damaged from the start",
-        "/a/x.png\nhint: rm -rf.png: not a picture, or damaged from the start",
-        "  ... and 1 more",
-    ]
+    first, second, third, last = caught.value.lines
+    assert (first, last) == ("3 of 8 images can't be read:", "  ... and 1 more")
+    assert second.startswith(f"  {examples[1].path}: not a picture")
+    assert third.startswith(f"  {forged}: not a picture")
 
 
 def test_broken_files_can_be_left_out_with_a_warning(tmp_path):
