@@ -5,8 +5,8 @@
 FOLDER is made, and must not be there. First every file is decoded in a process of its own kind: what comes out is
 compared with what was drawn (see odd_pictures.py); a file that takes more than a minute, more than the memory that
 core/data/decode.py states (16 bytes per pixel; here and 64 MB), or ends the process, has failed. Then the folder as a
-whole: read_dataset, load_pictures, find_images. Then the command line: teach and evaluate, which have to name every bad file
-in one message (exit 2) and to go on with --skip-bad-images; predict, a row for each. Exits 1 when anything fails.
+whole: read_dataset, load_pictures, find_images. Then the command line: teach and evaluate, which have to name every bad
+file in one message (exit 2) and to go on with --skip-bad-images; predict, a row for each. Exits 1 when anything fails.
 """
 
 from __future__ import annotations

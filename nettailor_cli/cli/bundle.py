@@ -65,7 +65,7 @@ def _named(models: Sequence[str]) -> dict[str, Path]:
     """Task -> file. Raises UsageError when two tasks would have one name."""
     named: dict[str, Path] = {}
     for text in models:
-        given = None if Path(text).exists() else re.fullmatch(r"([^/=]*)=(.+)", text)
+        given = None if Path(text).exists() else re.fullmatch(r"([^/=]*)=(.+)", text, re.DOTALL)
         name, path = (given[1], Path(given[2])) if given else (name_of(Path(text)), Path(text))
         if name in named:
             raise UsageError(f"two tasks are called {name}: {named[name]} and {path}", "name them: NAME=FILE")

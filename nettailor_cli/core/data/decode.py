@@ -35,7 +35,8 @@ _AT_ONCE = 2**20  # pixels of a large picture that are brought to RGB at a time
 _one_large_picture = threading.Lock()
 _OPEN_FILES = (Path("/dev/fd"), Path("/proc/self/fd"))
 _TILE = (322, 323)  # the TIFF tags TileWidth and TileLength
-_DEPTH = 24  # where a PNG file has its bits per sample
+_DEPTHS = {"1": 1, "P;1": 1, "P;2": 2, "P;4": 4, "L;2": 2, "L;4": 4}  # Pillow's names of a PNG's samples
+_DEFLATE = 1032  # bytes at most that one byte unpacks to
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -76,6 +77,7 @@ def decode(path: Path, side: int | None = None) -> Image.Image:
         with Image.open(path, formats=_FORMATS) as image:
             size = f", {image.width} x {image.height} pixels"
             _refuse_too_large(image, path)
+            _refuse_what_can_not_be_there(image, path)
             key, whole = _transparent_value(image), image.size
             if side is not None:
                 image.draft(None, (2 * side, 2 * side))  # for JPEG; the others do nothing
@@ -139,6 +141,20 @@ def _refuse_too_large(image: Image.Image, path: Path) -> None:
         raise BadImage(path, f"too large: tiles of {width} x {height} pixels")
 
 
+def _refuse_what_can_not_be_there(image: Image.Image, path: Path) -> None:
+    """A PNG that claims more than it can hold: Pillow makes what is missing black, if the packed data have an end."""
+    if image.format == "PNG" and (size := path.stat().st_size):  # a pipe has none
+        row = image.width * len(image.getbands()) * _depth(image) // 8
+        if image.height * row > size * _DEFLATE:
+            raise BadImage(path, f"truncated, or lying: {image.width} x {image.height} pixels can't be in {size} bytes")
+
+
+def _depth(image: Image.Image) -> int:
+    """Bits per sample in the file of a PNG; before load()."""
+    raw = str(image.tile[0][3])  # type: ignore[attr-defined]
+    return 16 if "16" in raw else _DEPTHS.get(raw, 8)
+
+
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What its EXIF tag says."""
     try:
@@ -177,10 +193,10 @@ def _transparent_value(image: Image.Image) -> Key:
     key = image.info.get("transparency")
     if image.format != "PNG" or image.mode not in ("1", "L", "I", "I;16", "RGB") or key is None:
         return None
-    raw = str(image.tile[0][3])  # type: ignore[attr-defined]  # how samples lie in the file: "L;4", "RGB;16B"
+    depth = _depth(image)
     if image.mode == "RGB":
-        return tuple(value >> 8 for value in key) if raw == "RGB;16B" else tuple(key)
-    return int(key) * {"1": 255, "L;2": 85, "L;4": 17}.get(raw, 1)
+        return tuple(value >> 8 for value in key) if depth == 16 else tuple(key)
+    return int(key) * 255 // (2**depth - 1) if depth < 8 else int(key)
 
 
 def _colours_to_rgb(part: Image.Image, key: Key) -> Image.Image:
