@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import csv
 import json
+import re
 import sys
 
 import numpy as np
@@ -56,6 +57,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def shown(text: str) -> str:
+    """Names come from files: what a terminal would act on is an escape, what a spreadsheet would has an apostrophe."""
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii") for c in text
+    )
+    return f"'{text}" if text.startswith(tuple("=+-@")) and not re.fullmatch(r"[+-]?\d+(\.\d+)?", text) else text
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
@@ -81,14 +90,15 @@ def main() -> int:
                 pictures.append(read_picture(path, preprocessing["resize"], preprocessing["size"]))
                 paths.append(path)
             except Exception as error:  # noqa: BLE001 - whatever a damaged file makes Pillow stumble over
-                table.writerow([path, *[""] * len(columns), error])
+                table.writerow([shown(path), *[""] * len(columns), shown(str(error))])
                 bad += 1
         if not pictures:
             continue
         (probabilities,) = session.run(["probabilities"], {"images": np.stack(pictures)})
         for path, row in zip(paths, probabilities, strict=True):
             best = np.argsort(-row, kind="stable")[:top_k]
-            table.writerow([path, *(cell for index in best for cell in (classes[index], f"{row[index]:.6f}")), ""])
+            named = (cell for index in best for cell in (shown(classes[index]), f"{row[index]:.6f}"))
+            table.writerow([shown(path), *named, ""])
     return 2 if bad else 0
 
 

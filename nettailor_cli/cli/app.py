@@ -22,9 +22,11 @@ from nettailor_cli.cli import (
     teach,
 )
 from nettailor_cli.cli.errors import reports_errors
+from nettailor_cli.cli.group import Group
 
 app = typer.Typer(
     name="nettailor",
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -15,7 +15,6 @@ from nettailor_cli.core.backbones.catalog import ARCHS, torchvision_tags
 from nettailor_cli.core.backbones.embedded import embedded
 from nettailor_cli.core.backbones.listing import StoredBackbone, folder, listing
 from nettailor_cli.core.errors import FileError, UsageError
-from nettailor_cli.core.printable import harmless
 
 app = typer.Typer(help="List, fetch and verify pretrained backbones.", invoke_without_command=True)
 
@@ -48,11 +47,12 @@ def list_(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
         for entry in (*shipped, *stored):
             source = "comes with nettailor" if entry in shipped else entry.source
             megabytes = f"{entry.bytes / 1e6:.1f}"
-            table.add_row(harmless(entry.name), entry.short, megabytes, harmless(entry.error or source))
+            table.add_row(entry.name, entry.short, megabytes, entry.error or source)
         console.print(table)
         if not stored:
             console.print(f"nothing yet in {folder(home)}", soft_wrap=True)
-        console.print("\nto download from torchvision: " + ", ".join(offered))
+        console.print()
+        console.print("to download from torchvision: " + ", ".join(offered))
 
     Output(as_json=as_json, quiet=quiet).result(document, show)
 
@@ -114,9 +114,7 @@ def verify(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
 
     def show(console: Console) -> None:
         for stored, ok, text in results:
-            console.print(
-                f"{'ok     ' if ok else 'DAMAGED'} {harmless(stored.path.name)}: {harmless(text)}", soft_wrap=True
-            )
+            console.print(f"{'ok     ' if ok else 'DAMAGED'} {stored.path.name}: {text}", soft_wrap=True)
 
     Output(as_json=as_json, quiet=quiet).result(document, show)
     damaged = [stored for stored, ok, _ in results if not ok]

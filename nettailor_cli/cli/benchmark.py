@@ -254,4 +254,4 @@ def _check_gates(rows: Mapping[str, Row], max_latency: Budget | None, min_throug
                 f"--min-throughput {min_throughput:g}"
             )
     if missed:
-        raise GateNotMet("\n".join(missed))
+        raise GateNotMet(missed)

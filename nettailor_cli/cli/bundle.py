@@ -17,7 +17,6 @@ from nettailor_cli.cli.figures import macs
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.manifest import file_of, name_of
-from nettailor_cli.core.printable import harmless
 
 if TYPE_CHECKING:
     from nettailor_cli.core.deploy.bundling import Bundled
@@ -66,7 +65,7 @@ def _named(models: Sequence[str]) -> dict[str, Path]:
     """Task -> file. Raises UsageError when two tasks would have one name."""
     named: dict[str, Path] = {}
     for text in models:
-        given = None if Path(text).exists() else re.fullmatch(r"([^/=]*)=(.+)", text)
+        given = None if Path(text).exists() else re.fullmatch(r"([^/=]*)=(.+)", text, re.DOTALL)
         name, path = (given[1], Path(given[2])) if given else (name_of(Path(text)), Path(text))
         if name in named:
             raise UsageError(f"two tasks are called {name}: {named[name]} and {path}", "name them: NAME=FILE")
@@ -110,7 +109,7 @@ def _show(console: Console, done: Bundled) -> None:
         table.add_column(column, justify="left" if column == "task" else "right", no_wrap=column != "blocks")
     for name, task in manifest.tasks.items():
         table.add_row(
-            harmless(name),
+            name,
             str(task.classes),
             _numbers(task.blocks),
             _numbers(manifest.alone(name)),

@@ -10,10 +10,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from nettailor_cli.cli.output import csv_line
 from nettailor_cli.core.errors import UsageError, did_you_mean
 from nettailor_cli.core.files import check_place, write_atomically, write_text
-from nettailor_cli.core.printable import harmless
+from nettailor_cli.core.printable import csv_line, harmless
 
 if TYPE_CHECKING:
     from nettailor_cli.core.confusion import ClassScore, Confusion
@@ -89,7 +88,7 @@ def _show_classes(console: Console, confusion: Confusion) -> None:
     table = _table("class", "right", "images", "accuracy", "precision")
     for score in shown:
         table.add_row(
-            harmless(score.name),
+            score.name,
             str(score.right),
             str(score.images),
             _percent(score.accuracy),
@@ -131,7 +130,7 @@ def _show_pairs(console: Console, confusion: Confusion) -> None:
     console.print("most often confused")
     table = _table("true class", "images", "taken for")
     for pair in pairs:
-        table.add_row(harmless(pair.true), str(pair.count), harmless(pair.predicted))
+        table.add_row(pair.true, str(pair.count), pair.predicted)
     console.print(table)
 
 

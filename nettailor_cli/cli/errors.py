@@ -51,7 +51,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             if os.environ.get("NETTAILOR_DEBUG") == "1":
                 raise
             message, hint, code = _explain(error)
-            raise typer.Exit(processes.fail(code, lambda: Output().error(message, hint))) from None
+            lines = error.lines if isinstance(error, NettailorError) else [message]
+            raise typer.Exit(processes.fail(code, lambda: Output().error(lines, hint))) from None
 
     return wrapped
 

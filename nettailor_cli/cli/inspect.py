@@ -20,7 +20,6 @@ from nettailor_cli.core.delta import STAGES, TEACHER, ModelDocument, read_docume
 from nettailor_cli.core.deploy.spread import duration
 from nettailor_cli.core.errors import GateNotMet, UsageError
 from nettailor_cli.core.graph import total
-from nettailor_cli.core.printable import harmless
 
 STEPS = ("teach", "tailor", "prune", "finetune")
 
@@ -97,7 +96,7 @@ def _check_gates(document: ModelDocument, budgets: Mapping[str, Budget]) -> None
                 f"{flag} {budget.text}"
             )
     if missed:
-        raise GateNotMet("\n".join(missed))
+        raise GateNotMet(missed)
 
 
 def _draw(document: ModelDocument, pictures: Mapping[str, Path], output: Output, *, force: bool) -> None:
@@ -224,7 +223,7 @@ def _nodes(document: ModelDocument) -> Table:
 
 
 def _show_provenance(console: Console, document: ModelDocument, file: Path) -> None:
-    names = [harmless(name) for name in document.classes]
+    names = document.classes
     shown = ", ".join(names[:8]) + (f", ... ({len(names) - 8} more)" if len(names) > 8 else "")
     pre = document.preprocessing
     counts = document.data.get("images", {})
@@ -251,7 +250,7 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
     if prefix := document.shared_prefix:
         lines.append(("prefix", f"blocks 1 to {prefix} alone, never pruned: tasks on one backbone can share them"))
     for name, text in lines:
-        console.print(Text(f"{name:<9} {harmless(text)}"))
+        console.print(f"{name:<9} {text}")
 
 
 def _environments(document: ModelDocument) -> list[tuple[str, str]]:

@@ -1,36 +1,27 @@
 """One Output for every command: for people, as JSON (--json), or next to nothing (--quiet).
 
 Results go to stdout, everything else to stderr. On a terminal progress is a live bar, elsewhere one plain line per
-epoch. Whatever comes from files (class names, paths) is shown with control characters made visible and never as markup.
+epoch. Whatever is shown is made harmless first: names from files may hold terminal escapes, line ends and markup.
 """
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
 from rich.text import Text
 
-from nettailor_cli.core.printable import harmless
+from nettailor_cli.core.printable import harmless, json_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 PLAIN_WIDTH = 100
 """Columns where there is no terminal to ask: a log should not depend on the window that it was made in."""
-
-
-def csv_line(cells: Iterable[str]) -> str:
-    """One line of a CSV file, without its end; nothing in a cell can break the line."""
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="").writerow([harmless(cell) for cell in cells])
-    return stream.getvalue()
 
 
 class Output:
@@ -57,7 +48,7 @@ class Output:
     def result(self, document: Mapping[str, Any], show: Callable[[Console], None]) -> None:
         """The command's result: `document` under --json, else what `show` prints."""
         if self.as_json:
-            print(json.dumps(document, indent=2, allow_nan=False))
+            print(json_text(document, indent=2))
         elif not self.quiet:
             show(self.out)
 
@@ -106,11 +97,10 @@ class Output:
             self._bars.stop()
             self._bars = None
 
-    def error(self, message: str, hint: str = "") -> None:
+    def error(self, lines: Sequence[str], hint: str = "") -> None:
         if Output._showing is not None:
             Output._showing.close()
-        lines = "\n".join(harmless(line) for line in message.split("\n"))
-        self._print(Text.assemble(("error: ", "bold red"), lines))
+        self._print(Text.assemble(("error: ", "bold red"), "\n".join(map(harmless, lines))))
         if hint:
             self._print(Text.assemble(("hint: ", "cyan"), harmless(hint)))
 
@@ -119,16 +109,20 @@ class Output:
         self.err.print(text, soft_wrap=True)
 
 
-class _Console(Console):
-    """rich's own would exit with 1 when nobody reads any more; that is `reports_errors`'s to decide."""
+class HarmlessConsole(Console):
+    """Every text that it is given, a table's cells included, is shown as one harmless line; a `Text` as it is."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(harmless(text), **options)
 
     def on_broken_pipe(self) -> None:
+        """rich's own would exit with 1 when nobody reads any more; that is `reports_errors`'s to decide."""
         raise BrokenPipeError
 
 
 def _console(stream: Any) -> Console:
     width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
-    return _Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    return HarmlessConsole(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def _bars(console: Console) -> Bars:

@@ -86,7 +86,9 @@ def predict(
 ) -> None:
     """Name the most probable classes of pictures.
 
-    Those that can't be read are rows with an error; the rest is done, and the exit code is 2.
+    Those that can't be read are rows with an error; the rest is done, and the exit code is 2. JSON has the names as
+    they are. Tables and CSV have escapes for what can't be seen; in CSV a name that begins with = + - or @ has an
+    apostrophe before it.
     """
     output = Output(as_json=as_json, quiet=quiet)
     if form not in FORMATS:

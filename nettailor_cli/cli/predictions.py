@@ -5,15 +5,14 @@ A picture that can't be read is a row with its error.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.table import Table
 
-from nettailor_cli.cli.output import Output, csv_line
-from nettailor_cli.core.printable import harmless
+from nettailor_cli.cli.output import Output
+from nettailor_cli.core.printable import csv_line, harmless, json_text
 
 if TYPE_CHECKING:
     from nettailor_cli.core.inference import Prediction
@@ -39,7 +38,7 @@ def document(prediction: Prediction) -> dict[str, Any]:
 
 
 def _json_lines(output: Output, top_k: int, tasks: bool) -> Writer:
-    return lambda batch: output.rows(json.dumps(document(prediction)) for prediction in batch)
+    return lambda batch: output.rows(json_text(document(prediction)) for prediction in batch)
 
 
 def _csv(output: Output, top_k: int, tasks: bool) -> Writer:
@@ -74,9 +73,9 @@ def _table(output: Output, top_k: int, tasks: bool) -> Writer:
             table.add_column("task", overflow="fold")
         table.add_column("classes", overflow="fold")
         for image, prediction in zip(images, batch, strict=True):
-            best = ", ".join(f"{harmless(name)} {100 * p:.1f} %" for name, p in prediction.classes)
-            task = [harmless(prediction.task)] if tasks else []
-            table.add_row(image, *task, best or f"error: {harmless(prediction.error)}")
+            best = ", ".join(f"{name} {100 * p:.1f} %" for name, p in prediction.classes)
+            task = [prediction.task] if tasks else []
+            table.add_row(image, *task, best or f"error: {prediction.error}")
         console.print(table)
 
     return write

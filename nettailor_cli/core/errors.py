@@ -7,16 +7,21 @@ whoever calls it decides what an error means to a process (the CLI: see `cli/err
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class NettailorError(Exception):
-    """What every error of the engine is. `hint` names the next thing to type or do, or is empty."""
+    """What every error of the engine is. `hint` names the next thing to type or do, or is empty.
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+    A message of several lines is given as such: where a line ends can't be seen from a text that holds names of files.
+    `lines` are its lines, `message` all of them.
+    """
+
+    def __init__(self, message: str | Sequence[str], hint: str = "") -> None:
+        self.lines = (message,) if isinstance(message, str) else tuple(message)
+        self.message = "\n".join(self.lines)
         self.hint = hint
+        super().__init__(self.message)
 
 
 class UsageError(NettailorError):

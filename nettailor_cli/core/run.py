@@ -54,11 +54,21 @@ class RunDirectory:
             raise FileError(f"{self.toml} is damaged: {error}", "delete it, or choose another --run") from error
 
     def record(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
-        """Replace these tables of run.toml, all or none. None is left out: TOML has no such value."""
+        """Replace these tables of run.toml, all or none. None is left out: TOML has no such value.
+
+        Raises UsageError for a path that is not valid UTF-8, for TOML has none of these, either.
+        """
         document = self.read()
         for table, values in tables.items():
             document[table] = {key: value for key, value in values.items() if value is not None}
-        write_text(self.toml, tomli_w.dumps(document))
+        text = tomli_w.dumps(document)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            line = text[text.rfind("\n", 0, error.start) + 1 :].partition("\n")[0]
+            message = f"{self.toml} can't hold {line}: the name is not valid UTF-8"
+            raise UsageError(message, "rename that file or folder") from error
+        write_text(self.toml, text)
 
     def forget_after(self, stage: str, output: Path, epoch: int) -> None:
         """Take what log.jsonl says of `stage` at `output` after `epoch` out of it: those epochs are done again."""

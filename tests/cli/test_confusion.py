@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from nettailor_cli.cli.confusion import check_file, show, write_file
 from nettailor_cli.cli.confusion_picture import draw
+from nettailor_cli.cli.output import HarmlessConsole
 from nettailor_cli.core.confusion import Confusion
 
 NASTY = ("[red]x[/red]", "\x1b[31mevil", "two\nlines", '=1+1,"q"', "$x^2$")
@@ -27,7 +27,7 @@ def random_confusion(size: int, most: int, classes: tuple[str, ...] | None = Non
 
 
 def shown(result: Confusion, columns: int = 100) -> str:
-    console = Console(file=io.StringIO(), width=columns, markup=False, highlight=False, emoji=False)
+    console = HarmlessConsole(file=io.StringIO(), width=columns, markup=False, highlight=False, emoji=False)
     show(console, result)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= columns
@@ -96,10 +96,10 @@ def test_strange_names_stay_harmless(tmp_path: Path) -> None:
     raw = (tmp_path / "c.csv").read_text()
     assert len(raw.splitlines()) == 6 and "\x1b" not in raw
     rows = list(csv.reader(io.StringIO(raw)))
-    assert rows[0] == ["true class", "[red]x[/red]", "\\x1b[31mevil", "two\\nlines", '=1+1,"q"', "$x^2$"]
+    assert rows[0] == ["true class", "[red]x[/red]", "\\x1b[31mevil", "two\\nlines", '\'=1+1,"q"', "$x^2$"]
     assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == result.counts.tolist()
     labels = [label.get_text() for label in draw(result).axes[0].get_xticklabels()]
-    assert labels == rows[0][1:]
+    assert labels == [cell.removeprefix("'") for cell in rows[0][1:]]
     write_file(tmp_path / "c.png", result)  # $x^2$ is drawn as it stands, a broken formula is no error
     write_file(tmp_path / "d.png", random_confusion(2, 9, ("$\\broken{", "漢字")))
 

@@ -74,7 +74,7 @@ def test_unreadable_pictures_are_rows_with_an_error_and_the_rest_is_done(
     broken.write_bytes(b"nothing")
     empty.write_bytes(b"")
     args = ("predict", model, good, broken, empty, good)
-    reasons = ["", "not a picture, or damaged from the start", "empty file", ""]
+    reasons = ["", "not a picture of a known kind (JPEG, PNG, BMP, WebP, GIF, TIFF), or damaged", "empty file", ""]
 
     def told(*more: str) -> Result:
         return refuses(*args, *more, says=["2 of 4 pictures can't be read"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,12 @@ def test_what_is_there_is_replaced_by_force_only(tmp_path: Path) -> None:
     refuse_to_overwrite(file, force=True)
     with pytest.raises(UsageError, match="is there already"):
         refuse_to_overwrite(file, force=False)
+
+
+def test_a_path_that_is_no_utf8_is_refused_by_name_and_run_toml_stays(run: RunDirectory) -> None:
+    run.record({"teach": {"data": "/photos/\x1b[31m\n=\x7f\u202e", "epochs": 1}})
+    before = run.toml.read_bytes()
+    assert run.read()["teach"]["data"] == "/photos/\x1b[31m\n=\x7f\u202e"
+    with pytest.raises(UsageError, match=r'run\.toml can\'t hold data = "/caf\udce9": the name is not valid UTF-8'):
+        run.record({"tailor": {"data": os.fsdecode(b"/caf\xe9"), "epochs": 1}})
+    assert run.toml.read_bytes() == before

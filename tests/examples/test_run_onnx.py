@@ -79,11 +79,16 @@ def test_predicts_what_the_tool_predicts_picture_by_picture(shop: Workshop, onnx
 
 
 def test_pictures_that_cannot_be_read(shop: Workshop, onnx: Path, tmp_path: Path) -> None:
+    hostile = tmp_path / "\x1b[31m\n\u202e.png"
+    hostile.write_bytes(b"nothing")
     (tmp_path / "bad.png").write_bytes(b"nothing")
     good = next((shop.data / "test").rglob("*.png"))
     done = alone(onnx, tmp_path / "bad.png", good, "--top-k", "1")
     assert (done.returncode, done.stderr) == (2, "")
     head, bad, last = rows(done.stdout)
     assert bad[0] == str(tmp_path / "bad.png") and bad[1:3] == ["", ""] and bad[3]
+    done = alone(onnx, hostile)
+    assert done.returncode == 2 and done.stdout.replace("\n", "").isprintable()
+    assert f"{tmp_path}/\\x1b[31m\\n\\u202e.png" in done.stdout
     words = ("predict", shop.run / "student.safetensors", good, "--top-k", "1", "--format", "csv")
     assert [head, last] == rows(nettailor(*words).out)

@@ -27,6 +27,7 @@ from nettailor_cli.core.progress import Progress
 
 Fetch = Callable[[np.ndarray[Any, Any]], Pixels]
 _MENTIONED = 3  # broken files in a warning
+_LISTED = 1000  # in an error: enough to repair them in one go; a share that is not mounted has millions
 
 
 class Pictures:
@@ -79,7 +80,7 @@ def load_pictures(
     """Decode `examples` of `dataset` in `workers` threads to `side` x `side`, or find them in the cache.
 
     Those of `only_check` are looked at and not returned: what is broken among them comes out with the rest.
-    Raises DataError when there is nothing to read, when files are broken (all of them are listed; with `skip_bad` they
+    Raises DataError when there is nothing to read, when files are broken (up to 1000 are listed; with `skip_bad` they
     are left out, with a warning) and when a class has none but broken ones.
     """
     if not examples:
@@ -206,11 +207,11 @@ class _Decoder:
 
 def _report_bad(bad: Sequence[tuple[Example, str]], total: int, skip_bad: bool, progress: Progress) -> None:
     if skip_bad:
-        named = _named(bad, _MENTIONED, "; ")
+        named = "; ".join(_named(bad, _MENTIONED))
         progress.warn(f"{len(bad)} of {total} images can't be read and are left out: {named}")
     else:
         raise DataError(
-            f"{len(bad)} of {total} images can't be read:\n  " + _named(bad, len(bad), "\n  "),
+            [f"{len(bad)} of {total} images can't be read:", *(f"  {line}" for line in _named(bad, _LISTED))],
             "repair or remove them, or leave them out with --skip-bad-images",
         )
 
@@ -221,6 +222,6 @@ def _refuse_lost_classes(bad: Sequence[tuple[Example, str]], labels_left: set[in
         raise DataError(f"not one image can be read of class {', '.join(lost)}", "repair them, or remove the class")
 
 
-def _named(bad: Sequence[tuple[Example, str]], limit: int, separator: str) -> str:
+def _named(bad: Sequence[tuple[Example, str]], limit: int) -> list[str]:
     lines = [f"{example.path}: {reason}" for example, reason in bad[:limit]]
-    return separator.join(lines + ([f"... and {len(bad) - limit} more"] if len(bad) > limit else []))
+    return lines + ([f"... and {len(bad) - limit} more"] if len(bad) > limit else [])

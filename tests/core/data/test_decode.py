@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import io
+import os
+import socket
 import struct
+import sys
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ from PIL import Image
 from nettailor_cli.core.data import BadImage, decode, to_square
 from tests.core.data.images import random_pixels
 
+decode_module = sys.modules[decode.__module__]  # its name is hidden by the function's
 RGB = random_pixels(1)
 GRAY = RGB[..., 0]
 AS_GRAY = np.repeat(GRAY[..., None], 3, axis=2)
@@ -212,7 +218,10 @@ def test_why_a_file_is_bad_is_said_in_few_words(tmp_path):
         return caught.value.reason
 
     assert reason("empty.jpg", b"") == "empty file"
-    assert reason("text.jpg", b"<html>404 not found</html>") == "not a picture, or damaged from the start"
+    assert (
+        reason("text.jpg", b"<html>404 not found</html>")
+        == "not a picture of a known kind (JPEG, PNG, BMP, WebP, GIF, TIFF), or damaged"
+    )
     assert reason("gone.jpg", None) == "No such file or directory"
     Image.fromarray(random_pixels(0, 100, 100)).save(tmp_path / "a.jpg")
     assert reason("cut.jpg", (tmp_path / "a.jpg").read_bytes()[:3000]) == "truncated"
@@ -220,10 +229,112 @@ def test_why_a_file_is_bad_is_said_in_few_words(tmp_path):
     assert "not a picture" in reason("eps.jpg", (tmp_path / "a.eps").read_bytes())
 
 
-def test_a_decompression_bomb_is_refused_before_it_goes_off(tmp_path):
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def test_what_is_no_file_is_refused_without_waiting(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(tmp_path)  # the path of a socket has to be short
+        listening.bind("socket.png")
+        for name in ("pipe.png", "device.png", "socket.png"):
+            with pytest.raises(BadImage, match="not a file but a pipe, a socket or a device"):
+                decode(tmp_path / name)
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(BadImage, match="a folder"):
+        decode(tmp_path / "folder.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(BadImage, match="symbolic links"):
+        decode(tmp_path / "loop.png")
 
+
+def test_a_pipe_that_the_shell_hands_over_is_read(tmp_path):
+    """nettailor predict MODEL <(...)"""
+    stream = io.BytesIO()
+    Image.fromarray(RGB).save(stream, "PNG")
+    end, other = os.pipe()
+    try:
+        os.write(other, stream.getvalue())
+        os.close(other)
+        assert (shown(Path(f"/dev/fd/{end}")) == RGB).all()
+    finally:
+        os.close(end)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, depth: int, colour: int, row: bytes, *chunks: bytes) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0))
+    body = b"".join(chunks) + chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + header + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "row", "key", "expected"),
+    [
+        (1, 0, b"\xa0", [0], [255, 255, 255, 255]),
+        (1, 0, b"\xa0", [1], [255, 0, 255, 0]),
+        (2, 0, b"\x1b", [2], [0, 85, 255, 255]),
+        (4, 0, b"\x12\x3f", [2], [17, 255, 51, 255]),
+        (8, 0, b"\x01\x02\x03\x04", [2], [1, 255, 3, 4]),
+        (16, 0, struct.pack(">4H", 257, 514, 515, 0), [514], [1, 255, 2, 0]),
+        (8, 2, bytes([9] * 3 + [8] * 9), [9, 9, 9], [255, 8, 8, 8]),
+        (16, 2, struct.pack(">12H", *[0x1234] * 3, *[0x5678] * 9), [0x1234] * 3, [255, 0x56, 0x56, 0x56]),
+    ],
+)
+def test_the_transparent_value_of_a_png_is_on_the_scale_of_its_samples(tmp_path, depth, colour, row, key, expected):
+    path = tmp_path / "a.png"
+    path.write_bytes(png(4, depth, colour, row, chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))))
+    assert shown(path)[0].tolist() == [[value] * 3 for value in expected]
+
+
+@pytest.mark.parametrize(
+    "suffix", ["rgb.png", "rgba.png", "key.png", "16.png", "float.tiff", "cmyk.tiff", "p.gif", "1.png"]
+)
+def test_a_large_picture_goes_in_strips_and_comes_out_the_same(tmp_path, suffix, monkeypatch):
+    big = random_pixels(3, 70, 30)
+    alpha = np.random.default_rng(4).integers(0, 256, (70, 30), np.uint8)
+    image, options = {
+        "rgb.png": (Image.fromarray(big), {}),
+        "rgba.png": (Image.fromarray(np.dstack([big, alpha])), {}),
+        "key.png": (Image.fromarray(big), {"transparency": tuple(big[5, 5].tolist())}),
+        "16.png": (Image.fromarray(alpha.astype(np.uint16) * 200), {}),
+        "float.tiff": (Image.fromarray(alpha.astype(np.float32) * 2 - 40), {}),
+        "cmyk.tiff": (Image.frombytes("CMYK", (30, 70), np.dstack([big, alpha]).tobytes()), {}),
+        "p.gif": (Image.fromarray(big).quantize(50), {"transparency": 3}),
+        "1.png": (Image.fromarray(alpha > 99), {}),
+    }[suffix]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / suffix
+    image.save(path, **options, **({} if suffix == "p.gif" else {"exif": exif}))
+    whole = shown(path)
+    monkeypatch.setattr(decode_module, "_AT_ONCE", 100)
+    assert (shown(path) == whole).all()
+
+
+def test_without_memory_the_picture_is_named(tmp_path, monkeypatch):
+    def none(image, key, path):
+        raise MemoryError
+
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    monkeypatch.setattr(decode_module, "_as_rgb", none)
+    with pytest.raises(MemoryError, match=r"a\.png, 10 x 12 pixels"):
+        decode(tmp_path / "a.png")
+
+
+def test_a_tile_that_is_larger_than_any_picture_may_be_is_refused(tmp_path):
+    def tag(number: int, value: int) -> bytes:
+        return struct.pack("<HHII", number, 4, 1, value)
+
+    entries = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1, 322: 40000, 323: 40000, 324: 8, 325: 100}
+    data = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(tag(*entry) for entry in entries.items())
+    (tmp_path / "a.tiff").write_bytes(data + bytes(200))
+    with pytest.raises(BadImage, match="too large: tiles of 40000 x 40000 pixels"):
+        decode(tmp_path / "a.tiff")
+
+
+def test_a_decompression_bomb_is_refused_before_it_goes_off(tmp_path):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
     for limit in (Image.MAX_IMAGE_PIXELS, None):

@@ -128,6 +128,20 @@ def test_all_broken_files_are_listed_before_anything_else_happens(tmp_path, way)
     assert "--skip-bad-images" in caught.value.hint
 
 
+def test_names_with_line_ends_stay_one_line_each_and_the_list_has_an_end(tmp_path, monkeypatch):
+    examples = make(tmp_path, 8, broken=(1, 2, 3))
+    forged = tmp_path / "a" / "x.png\nhint: rm -rf.png"
+    examples[2].path.rename(forged)
+    examples[2] = Example(forged, f"a/{forged.name}", 0)
+    monkeypatch.setattr(pictures_module, "_LISTED", 2)
+    with pytest.raises(DataError) as caught:
+        load(examples)
+    first, second, third, last = caught.value.lines
+    assert (first, last) == ("3 of 8 images can't be read:", "  ... and 1 more")
+    assert second.startswith(f"  {examples[1].path}: not a picture")
+    assert third.startswith(f"  {forged}: not a picture")
+
+
 def test_broken_files_can_be_left_out_with_a_warning(tmp_path):
     examples = make(tmp_path, 12, broken=(0, 3, 4, 11))
     progress = Recorder()

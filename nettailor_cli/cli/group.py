@@ -1,0 +1,35 @@
+"""The Typer application's group of commands: what it says of wrong words is made harmless, as all that is shown."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from typer.core import TyperGroup
+
+from nettailor_cli.core.printable import harmless
+
+
+class Group(TyperGroup):
+    """A wrong word may be the name of a file: a shell puts those that begin with - in the place of a pattern, too."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _harmless_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        with _harmless_errors():
+            return super().invoke(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _harmless_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # the class of usage errors is none of what Typer offers to others; only they have both of these
+        message = getattr(error, "message", None)
+        if hasattr(error, "format_message") and isinstance(message, str):
+            setattr(error, "message", harmless(message))  # noqa: B010 - mypy does not know that it is there
+        raise
