@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from nettailor_cli.core.data import Batch, Batches
-from nettailor_cli.core.errors import Interrupted, RunFailed, UsageError
+from nettailor_cli.core.errors import FileError, Interrupted, RunFailed, UsageError
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.settings import Settings
-from nettailor_cli.core.state import copy_state, snapshot
+from nettailor_cli.core.state import check_state, copy_state, snapshot
 from nettailor_cli.core.training import checkpoint
 from nettailor_cli.core.training.checkpoint import Position
 from nettailor_cli.core.training.evaluate import Score, evaluate
@@ -251,6 +251,7 @@ class Training:
 
     def _restore(self) -> None:
         self.position, saved = checkpoint.load(self.run.checkpoint, identity=self.run.identity)
+        self._check_saved(saved)
         copy_state(self.trainee.state(), saved["model"])
         self.best = saved["best"]
         for name, parameter in self._parameters().items():
@@ -260,6 +261,21 @@ class Training:
                 self.optimiser.state[parameter]["momentum_buffer"] = buffer
         where = f"epoch {self.position.epoch + 1}, batch {self.position.batch + 1}"
         self.run.progress.note(f"{self.what}: goes on at {where}")
+
+    def _check_saved(self, saved: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Raises FileError when the checkpoint's position or momentum can't be this run's."""
+        position = self.position
+        momentum = {name: p for name, p in self._parameters().items() if name in saved["momentum"]}
+        try:
+            if position.epoch > self.settings.epochs or position.batch > self.batches:
+                raise FileError(f"it stands at epoch {position.epoch + 1}, batch {position.batch + 1}")
+            if saved["best"]:
+                check_state(self.trainee.state(), saved["best"])
+            check_state(momentum, saved["momentum"])
+        except FileError as error:
+            raise FileError(
+                f"{self.run.checkpoint} can't be this run's: {error.message}", "start again with --force"
+            ) from error
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return {name: parameter for group in self.groups for name, parameter in group.parameters.items()}
