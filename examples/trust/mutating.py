@@ -23,8 +23,8 @@ from nettailor_cli.core.sealed import KEY, digest_of
 Mutation = Callable[[bytes, random.Random], bytes]
 
 ODD_VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 10**9, 2**63, 10**400, 1e308, 2.5, "", "x", "../../x", "/etc/passwd", "\x1b[2J\n<b>", "a" * 70_000,
-    [], {}, [[]], {"x": 1}, [1] * 1000, ["../.."], "(a+)+$", "\ud800",
+    None, True, -1, 0, 10**9, 2**63, 10**400, 1e308, 2.5, "", "x", "../../x", "/etc/passwd", "\x1b[2J\n<b>",
+    "a" * 70_000, [], {}, [[]], {"x": 1}, [1] * 1000, ["../.."], "(a+)+$", "\ud800",
 )  # fmt: skip
 ODD_FLOATS = (math.nan, math.inf, -math.inf)
 CLAIMS = (0, 1, 2**31, 2**40, 2**63, 2**64 - 1)  # bytes that a header says that it has

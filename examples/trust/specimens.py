@@ -137,7 +137,7 @@ def model_document(backbone: Backbone, **changes: Any) -> ModelDocument:
         "stage": MODEL, "backbone": backbone.name, "fingerprint": backbone.fingerprint, "graph": graph,
         "classes": CLASSES, "preprocessing": backbone.preprocessing,
         "student": {"bn_stats": "frozen", "proxy_width": None, "shared_prefix": 0},
-        "data": {"name": "d", "classes": 3, "images": {"train": 4}, "digest": "0", "split_seed": 0, "val_fraction": 0.2},
+        "data": {"name": "d", "images": {"train": 4}, "digest": "0", "split_seed": 0, "val_fraction": 0.2},
         "settings": {"tailor": {"seed": 0, "epochs": 1, "skips": 1, "teacher": False}}, "metrics": {"model": MEASURED},
     }  # fmt: skip
     return ModelDocument(**{**given, **changes})

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.files import check_is_file, write_bytes
+from nettailor_cli.core.printable import harmless
 from nettailor_cli.core.strict import LARGEST_JSON, parse_json
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, OverflowError) as error:  # torch's own, too
-        raise FileError(f"{path} can't be read: {error}") from error
+        raise FileError(f"{path} can't be read: {harmless(error)}") from error
 
 
 def is_sealed(path: Path) -> bool:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from nettailor_cli.core.printable import harmless
+
 MOST_BLOCKS = 256
 """Of a backbone. resnet152 has 50; work on a graph grows with the square of its blocks, and more."""
 
@@ -41,9 +43,11 @@ def check_model_document(document: Mapping[str, Any], stages: tuple[str, ...]) -
     _check_student(table(document["student"], "student"), len(blocks))
     _check_data(table(document["data"], "data"))
     for stage, settings in table(document["settings"], "settings").items():
-        _check_settings(table(settings, f"settings.{stage}"), f"settings.{stage}")
+        where = f"settings.{harmless(stage)}"
+        _check_settings(table(settings, where), where)
     for stage, metrics in table(document["metrics"], "metrics").items():
-        _check_metrics(table(metrics, f"metrics.{stage}"), f"metrics.{stage}")
+        where = f"metrics.{harmless(stage)}"
+        _check_metrics(table(metrics, where), where)
 
 
 def _check_classes(classes: Any) -> None:

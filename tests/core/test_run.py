@@ -69,3 +69,27 @@ def test_what_is_there_is_replaced_by_force_only(tmp_path: Path) -> None:
     refuse_to_overwrite(file, force=True)
     with pytest.raises(UsageError, match="is there already"):
         refuse_to_overwrite(file, force=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run = 3",
+        "[run]\nbackbone = 1",
+        '[run]\nfingerprint = "x"\nbackbone = "resnet18.x"',
+        f'[run]\nbackbone = "r.x"\nfingerprint = "{"a" * 64}"',
+        f'[run]\nbackbone = "r.x"\nfingerprint = "{"a" * 64}"\npreprocessing = 7',
+        "[machine]\nthreads = -1",
+        "teach = []",
+        "[fit]\nflags = 1",
+        "a = " + "[" * 5000,
+        "a = " + "9" * 5000,
+        "a = 1\na = 2",
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_run_toml_that_makes_no_sense_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.toml").write_text(text)
+    with pytest.raises(FileError, match=r"run\.toml is damaged") as caught:
+        RunDirectory(tmp_path).read()
+    assert "--run" in caught.value.hint

@@ -11,6 +11,7 @@ from torch import Tensor
 from nettailor_cli.core.backbones import catalog, resnet
 from nettailor_cli.core.backbones.fingerprint import counts
 from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.printable import harmless
 
 _NAMED = 3  # of the offending tensors in a message
 _Shapes = dict[str, tuple[int, ...]]
@@ -68,4 +69,6 @@ def _text(shape: Iterable[int]) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return ", ".join(map(harmless, names[:_NAMED])) + (
+        f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    )

@@ -18,6 +18,7 @@ from torch import Tensor
 from nettailor_cli.core.backbones.pickle_check import MoreThanWeights, check_pickled
 from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.files import check_is_file
+from nettailor_cli.core.printable import harmless
 from nettailor_cli.core.sealed import read_header
 
 _PICKLES = (".pth", ".pt")
@@ -61,7 +62,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except FileError as error:
         raise FileError(f"{path} is damaged or not a safetensors file", error.hint) from error
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, OverflowError) as error:  # torch's own, too
-        raise FileError(f"{path} is damaged or not a safetensors file: {error}") from None
+        raise FileError(f"{path} is damaged or not a safetensors file: {harmless(error)}") from None
 
 
 def _unpickle(path: Path) -> Any:
@@ -75,11 +76,11 @@ def _unpickle(path: Path) -> Any:
         raise UsageError(f"can't read {path}: {error.strerror or error}") from error
     except MoreThanWeights as error:
         raise FileError(
-            f"{path} holds more than weights ({error.name}); what is no plain tensor is not read, it could run code",
+            f"{path} holds more than weights ({harmless(error.name)}); only plain tensors are read, others could run code",
             _SAVE_WEIGHTS,
         ) from None
     except ValueError as error:
-        raise FileError(f"{damaged}: {error}", _SAVE_WEIGHTS) from None
+        raise FileError(f"{damaged}: {harmless(error)}", _SAVE_WEIGHTS) from None
     except Exception as error:  # noqa: BLE001 - torch raises whatever the bytes happen to spell
         raise FileError(f"{damaged} ({type(error).__name__})") from None
 

@@ -190,7 +190,7 @@ def _spread(name: str, row: Mapping[str, Any]) -> Spread:
     spread = Spread(row["median"], low, high)
     for number in (spread.median, low, high):
         if type(number) not in (int, float):
-            raise TypeError(f"{name}: {number!r} is not a number")
+            raise TypeError(f"{name!r}: {number!r} is not a number")
     if not 0 < low <= spread.median <= high < math.inf:
-        raise ValueError(f"{name}: times have to be above zero, the median between the quartiles")
+        raise ValueError(f"{name!r}: times have to be above zero, the median between the quartiles")
     return spread

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.printable import harmless
 from nettailor_cli.core.sealed import read_content, read_tensors, write_sealed
 from nettailor_cli.core.task_tensors import check_values
 from nettailor_cli.core.validation import table, whole
@@ -74,7 +75,7 @@ def _check_position(position: Any) -> None:
     table(position, "position")
     expected = vars(Position()).keys()
     for key in sorted(position.keys() ^ expected):
-        raise ValueError(f"position.{key} is missing, or unknown")
+        raise ValueError(f"position.{harmless(key)} is missing, or unknown")
     for key, least in (("epoch", 0), ("batch", 0), ("best_epoch", -1)):
         if position[key] is None:
             raise TypeError(f"position.{key} is null")
@@ -94,7 +95,7 @@ def check(path: Path, *, identity: Mapping[str, Any]) -> dict[str, Any]:
     if content["identity"] != identity:
         changed = sorted(k for k in {*content["identity"], *identity} if content["identity"].get(k) != identity.get(k))
         raise FileError(
-            f"the run was started with other settings: {', '.join(changed)}",
+            f"the run was started with other settings: {', '.join(map(harmless, changed))}",
             "give the same ones to --resume, or start again with --force",
         )
     return content
