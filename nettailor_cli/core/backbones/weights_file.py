@@ -76,7 +76,7 @@ def _unpickle(path: Path) -> Any:
         raise UsageError(f"can't read {path}: {error.strerror or error}") from error
     except MoreThanWeights as error:
         raise FileError(
-            f"{path} holds more than weights ({harmless(error.name)}); only plain tensors are read, others could run code",
+            f"{path} holds more than weights ({harmless(error.name)}), which could be code: only tensors are read",
             _SAVE_WEIGHTS,
         ) from None
     except ValueError as error:
