@@ -29,6 +29,7 @@ import tomli_w
 from nettailor_cli.core.deploy.spread import Spread, duration
 from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.graph import Cost, Graph
+from nettailor_cli.core.printable import harmless
 from nettailor_cli.core.strict import parse_toml
 
 FORMAT = 1
@@ -190,7 +191,7 @@ def _spread(name: str, row: Mapping[str, Any]) -> Spread:
     spread = Spread(row["median"], low, high)
     for number in (spread.median, low, high):
         if type(number) not in (int, float):
-            raise TypeError(f"{name!r}: {number!r} is not a number")
+            raise TypeError(f"{harmless(name)}: {number!r} is not a number")
     if not 0 < low <= spread.median <= high < math.inf:
-        raise ValueError(f"{name!r}: times have to be above zero, the median between the quartiles")
+        raise ValueError(f"{harmless(name)}: times have to be above zero, the median between the quartiles")
     return spread
