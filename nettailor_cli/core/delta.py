@@ -17,6 +17,8 @@ from nettailor_cli.core.errors import FileError, RunFailed
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.sealed import read_content, read_tensors, write_sealed
+from nettailor_cli.core.task_tensors import check_tensors
+from nettailor_cli.core.validation import check_model_document
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,30 +75,20 @@ class ModelDocument:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ModelDocument:
         """Raises KeyError, TypeError or ValueError when the document is not one that `to_json` wrote."""
-        if document["stage"] not in STAGES:
-            raise ValueError(f"unknown stage {document['stage']!r}")
-        classes = document["classes"]
-        if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-            raise ValueError("classes must be a list of names")
-        for key in ("student", "data", "settings", "metrics"):
-            if not isinstance(document[key], dict):
-                raise TypeError(f"{key} must be an object")
-        environment = document.get("environment", {})
-        if not isinstance(environment, dict) or not all(isinstance(made, dict) for made in environment.values()):
-            raise TypeError("environment must be an object of objects")
+        check_model_document(document, STAGES)
         return cls(
             stage=document["stage"],
-            backbone=str(document["backbone"]["name"]),
-            fingerprint=str(document["backbone"]["fingerprint"]),
+            backbone=document["backbone"]["name"],
+            fingerprint=document["backbone"]["fingerprint"],
             graph=Graph.from_json(document["graph"]),
-            classes=tuple(classes),
+            classes=tuple(document["classes"]),
             preprocessing=Preprocessing.from_json(document["preprocessing"]),
             student=document["student"],
             data=document["data"],
             settings=document["settings"],
             metrics=document["metrics"],
-            package=str(document["package"]),
-            environment=environment,
+            package=document["package"],
+            environment=document.get("environment", {}),
         )
 
 
@@ -119,7 +111,7 @@ def read_document(path: Path) -> ModelDocument:
     """
     content = read_content(path)
     version = content.get("format")
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise FileError(f"{path} is not a model file")
     if version > FORMAT:
         raise FileError(
@@ -128,11 +120,23 @@ def read_document(path: Path) -> ModelDocument:
         )
     try:
         return ModelDocument.from_json(content)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except KeyError as error:
+        raise FileError(f"{path}: the metadata makes no sense: there is no {error}") from error
+    except (TypeError, ValueError) as error:
         raise FileError(f"{path}: the metadata makes no sense: {error}") from error
 
 
 def read(path: Path) -> tuple[ModelDocument, dict[str, Tensor]]:
-    """The document and the tensors (on the CPU) of the model file `path`. Raises as `read_document` does."""
+    """The document and the tensors (on the CPU) of the model file `path`. Raises as `read_document` does.
+
+    Of a delta the tensors are those that its graph asks for, and their values are finite; a teacher's are checked
+    against its backbone, see `models`.
+    """
     document = read_document(path)
-    return document, read_tensors(path)
+    tensors = read_tensors(path)
+    if document.stage != TEACHER:
+        try:
+            check_tensors(document.graph, len(document.classes), tensors)
+        except FileError as error:
+            raise FileError(f"{path}: {error.message}", error.hint) from error
+    return document, tensors

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from nettailor_cli.core.errors import RunFailed, UsageError
+from nettailor_cli.core.errors import FileError, RunFailed, UsageError
 
 _WRONG_PLACE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG
@@ -116,6 +116,25 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
     write_atomically(path, write)
+
+
+def check_is_file(path: Path) -> None:
+    """Raises FileError when `path` is a pipe or a device, which might never end; what is not there is no affair of it.
+
+    A folder is not, either: opening it says so.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise FileError(f"{path} is not an ordinary file")
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """The content of a file that people may write, too. Raises OSError, and FileError beyond `most` bytes."""
+    check_is_file(path)
+    with path.open("rb") as stream:
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise FileError(f"{path} is too large: more than {size_text(most)}")
+    return data
 
 
 def sha256_of(path: Path) -> str:

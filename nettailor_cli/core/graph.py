@@ -170,11 +170,14 @@ class Graph:
         """Raises ValueError when paths are doubled or run backwards, or nothing joins the last node to the stem."""
         if not self.blocks:
             raise ValueError("a backbone without blocks")
-        if len({path.name for path in self.paths}) != len(self.paths):
-            raise ValueError("a path stands twice")
+        if not (self.backbone.parameters and self.backbone.macs):
+            raise ValueError("a backbone without parameters or MACs")
         for path in self.paths:
             if path.kind not in (UNIVERSAL, PROXY):
                 raise ValueError(f"a path of unknown kind {path.kind!r}")
+        if len({path.name for path in self.paths}) != len(self.paths):
+            raise ValueError("a path stands twice")
+        for path in self.paths:
             if not 0 <= path.source < path.sink <= self.last:
                 raise ValueError(f"a path from node {path.source} to node {path.sink} of {self.last}")
             if path.is_universal and path.source != path.sink - 1:
@@ -227,4 +230,6 @@ def _path_from_json(document: dict[str, Any]) -> Path:
     source, sink = document["source"], document["sink"]
     if type(source) is not int or type(sink) is not int:
         raise ValueError("a path's source and sink must be whole numbers")
+    if type(document["alpha"]) not in (int, float):
+        raise ValueError("a path's alpha must be a number")
     return Path(source, sink, document["kind"], float(document["alpha"]), _cost_from_json(document))

@@ -19,8 +19,10 @@ from typing import Any
 from nettailor_cli._version import __version__
 from nettailor_cli.core.delta import STAGES
 from nettailor_cli.core.errors import FileError, UsageError
-from nettailor_cli.core.files import write_text
+from nettailor_cli.core.files import read_small, write_text
 from nettailor_cli.core.sealed import digest_of
+from nettailor_cli.core.strict import LARGEST_JSON, parse_json
+from nettailor_cli.core.validation import MOST_BLOCKS, fingerprint, one_of, table, text, whole
 
 FORMAT = 1
 """Version of the manifest: its key "bundle"."""
@@ -31,9 +33,10 @@ BACKBONE = "backbone"
 RESERVED = (BACKBONE, "teacher")
 """No task may be called so: the first is the backbone's file, the second what `benchmark` looks for beside a model."""
 
+PRECISIONS = ("fp32", "fp16")
+
 _NAME = re.compile(r"\w[\w.+@%-]*")
 _LONGEST = 100
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MADE_AGAIN = "make the bundle again: nettailor bundle"
 
 
@@ -113,25 +116,22 @@ class Manifest:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Manifest:
         """Raises KeyError, TypeError, ValueError or UsageError when the document is not one that `to_json` wrote."""
-        own = document["backbone"]
-        tasks = {
-            name: BundledTask(
-                str(task["stage"]), int(task["classes"]), _blocks(task["blocks"]), _file_from_json(name, task)
-            )
-            for name, task in document["tasks"].items()
-        }
-        check_names(tasks)
+        own, entries = table(document["backbone"], "backbone"), table(document["tasks"], "tasks")
+        check_names(entries)
+        tasks = {name: _task_from_json(name, table(entry, f"tasks.{name}")) for name, entry in entries.items()}
+        one_of(document["precision"], "precision", PRECISIONS)
+        fingerprint(own["fingerprint"], "backbone.fingerprint")
         blocks = _blocks(own["blocks"])
         if set(blocks) != {block for task in tasks.values() for block in task.blocks}:
             raise ValueError("the backbone's blocks are not those of the tasks")
         return cls(
-            backbone=str(own["name"]),
-            fingerprint=str(own["fingerprint"]),
+            backbone=text(own["name"], "backbone.name"),
+            fingerprint=own["fingerprint"],
             blocks=blocks,
-            precision=str(document["precision"]),
+            precision=document["precision"],
             file=_file_from_json(BACKBONE, own),
             tasks=tasks,
-            package=str(document["package"]),
+            package=text(document["package"], "package"),
         )
 
 
@@ -148,7 +148,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_small(path, LARGEST_JSON))
         claimed = document.pop("digest", None)
         actual = digest_of(document)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -157,16 +157,16 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise FileError(f"{path} is damaged: it is not a manifest", _MADE_AGAIN) from error
     version = document.get("bundle")
-    if isinstance(version, int) and version > FORMAT:
+    if type(version) is int and version > FORMAT:
         raise FileError(f"{path} has format {version}; this nettailor ({__version__}) reads up to {FORMAT}", "upgrade")
     if claimed != actual:
         raise FileError(f"{path} is damaged or was edited: its digest does not match", _MADE_AGAIN)
     try:
         return Manifest.from_json(document)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, UsageError) as error:
         raise FileError(f"{path} makes no sense: {error}", _MADE_AGAIN) from error
 
 
@@ -204,11 +204,25 @@ def check_names(names: Iterable[str]) -> None:
             raise UsageError(f"two tasks are called {other} and {name}", "name one of them otherwise: NAME=FILE")
 
 
+def _task_from_json(name: str, entry: Mapping[str, Any]) -> BundledTask:
+    one_of(entry["stage"], "stage", STAGES)
+    return BundledTask(entry["stage"], _count(entry, "classes"), _blocks(entry["blocks"]), _file_from_json(name, entry))
+
+
 def _blocks(value: Any) -> tuple[int, ...]:
-    blocks = tuple(value)
-    if not all(type(block) is int and block > 0 for block in blocks) or list(blocks) != sorted(set(blocks)):
-        raise ValueError(f"{value!r} are not the numbers of blocks")
-    return blocks
+    numbers = isinstance(value, list) and all(type(block) is int and 0 < block <= MOST_BLOCKS for block in value)
+    if not numbers or value != sorted(set(value)):
+        raise ValueError("blocks are not the numbers of blocks")
+    return tuple(value)
+
+
+def _count(place: Mapping[str, Any], key: str) -> int:
+    """A whole number that has to be there."""
+    if place[key] is None:
+        raise KeyError(key)
+    whole(place, key, "a task or file", 0)
+    count: int = place[key]
+    return count
 
 
 def _file_to_json(name: str, file: StoredFile) -> dict[str, Any]:
@@ -216,6 +230,7 @@ def _file_to_json(name: str, file: StoredFile) -> dict[str, Any]:
 
 
 def _file_from_json(name: str, document: Mapping[str, Any]) -> StoredFile:
-    if document["file"] != f"{name}{SUFFIX}" or not _SHA256.fullmatch(document["sha256"]):
+    if document["file"] != f"{name}{SUFFIX}":
         raise ValueError(f"the file of {name} is not described as one")
-    return StoredFile(document["sha256"], int(document["bytes"]))
+    fingerprint(document["sha256"], f"the SHA-256 of {name}")
+    return StoredFile(document["sha256"], _count(document, "bytes"))

@@ -22,8 +22,9 @@ from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import SILENT, Progress
 from nettailor_cli.core.sealed import is_sealed
 from nettailor_cli.core.settings import TEACH
-from nettailor_cli.core.state import copy_state
+from nettailor_cli.core.state import check_state, copy_state
 from nettailor_cli.core.student import Student
+from nettailor_cli.core.task_tensors import check_values
 from nettailor_cli.core.teacher import Teacher
 
 
@@ -75,14 +76,20 @@ def student_from(
         raise FileError(
             f"{source} has {document.graph.last} blocks, its backbone {document.backbone} {len(backbone.blocks)}"
         )
-    try:
-        student = Student(
+
+    def make() -> Student:
+        return Student(
             backbone,
             document.graph,
             len(document.classes),
             bn_stats=document.student["bn_stats"],
             proxy_width=document.student["proxy_width"],
         )
+
+    try:
+        with torch.device("meta"):  # a file that claims a width of millions is refused before that is allocated
+            check_state(make().task_state(), tensors)
+        student = make()
         student.load_task_state(tensors)
     except FileError as error:
         raise FileError(f"{source}: {error.message}", error.hint) from error
@@ -153,8 +160,10 @@ def _teacher_from(
         raise FileError(f"{path} has no classifier, a teacher needs one", "nettailor teach makes a teacher")
     if len(head["bias"]) != classes:
         raise FileError(f"{path} knows {len(head['bias'])} classes, the data have {classes}")
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in head.values()):
-        raise FileError(f"{path}: the classifier has values that are not finite")
+    try:
+        check_values({f"fc.{name}": tensor for name, tensor in head.items()})
+    except FileError as error:
+        raise FileError(f"{path}: {error.message}") from error
     backbone = from_state(name, tensors, preprocessing, source=str(path), last=last)
     teacher = Teacher(backbone, classes)
     copy_state(dict(teacher.head.named_parameters()), head)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from nettailor_cli.core.validation import MOST_PIXELS, text
+
+LEAST_STD, LARGEST_MEAN = 1e-6, 1e6
+"""On the [0, 1] scale, with much to spare: what is beyond makes infinities of pixels."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,12 +36,19 @@ class Preprocessing:
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "resize": self.resize}
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Preprocessing:
+    def from_json(cls, document: Mapping[str, Any]) -> Preprocessing:
         """Raises KeyError, TypeError or ValueError when the document is not one that `to_json` wrote."""
-        mean, std = (tuple(float(v) for v in document[key]) for key in ("mean", "std"))
-        if len(mean) != 3 or len(std) != 3 or not all(v > 0 for v in std):
-            raise ValueError("mean and std must be three numbers each, std above zero")
-        size = int(document["size"])
-        if not 8 <= size <= 4096:
-            raise ValueError(f"size {size} is not between 8 and 4096")
-        return cls(size=size, mean=mean, std=std, interpolation=str(document["interpolation"]))
+        mean, std = (_three(document[key], key) for key in ("mean", "std"))
+        if not all(value >= LEAST_STD for value in std):
+            raise ValueError(f"std must be at least {LEAST_STD:g}")
+        size = document["size"]
+        if type(size) is not int or not 8 <= size <= MOST_PIXELS:
+            raise ValueError(f"size {size!r} is not a whole number between 8 and {MOST_PIXELS}")
+        return cls(size=size, mean=mean, std=std, interpolation=text(document["interpolation"], "interpolation"))
+
+
+def _three(values: Any, what: str) -> tuple[float, float, float]:
+    if not isinstance(values, list) or not all(type(v) in (int, float) and abs(v) <= LARGEST_MEAN for v in values):
+        raise ValueError(f"{what} must be numbers up to {LARGEST_MEAN:g}")
+    red, green, blue = map(float, values)
+    return red, green, blue

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,11 @@ from typing import Any
 import tomli_w
 
 from nettailor_cli.core.errors import FileError, RunFailed, UsageError
-from nettailor_cli.core.files import write_text
+from nettailor_cli.core.files import read_small, write_text
+from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.settings import STAGES
+from nettailor_cli.core.strict import LARGEST_TOML, parse_json, parse_toml
+from nettailor_cli.core.validation import fingerprint, table, text, whole
 
 
 class RunDirectory:
@@ -43,15 +46,22 @@ class RunDirectory:
         return self.path / "checkpoints" / f"{stage}-{output.stem}{place}.safetensors"
 
     def read(self) -> dict[str, Any]:
-        """What run.toml says; empty when there is none. Raises FileError when it is damaged."""
+        """What run.toml says; empty when there is none. Raises FileError when it is damaged.
+
+        What is in the tables is checked where it is used as a setting; what is used as it is, is checked here.
+        """
         try:
-            return tomllib.loads(self.toml.read_text(encoding="utf-8"))
+            document = parse_toml(read_small(self.toml, LARGEST_TOML))
+            _check(document)
+            return document
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise UsageError(f"can't read {self.toml}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise FileError(f"{self.toml} is damaged: {error}", "delete it, or choose another --run") from error
+        except KeyError as error:
+            raise FileError(f"{self.toml} is damaged: [run] has no {error}", _ANOTHER) from error
+        except (ValueError, TypeError) as error:
+            raise FileError(f"{self.toml} is damaged: {error}", _ANOTHER) from error
 
     def record(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
         """Replace these tables of run.toml, all or none. None is left out: TOML has no such value.
@@ -59,8 +69,8 @@ class RunDirectory:
         Raises UsageError for a path that is not valid UTF-8, for TOML has none of these, either.
         """
         document = self.read()
-        for table, values in tables.items():
-            document[table] = {key: value for key, value in values.items() if value is not None}
+        for name, values in tables.items():
+            document[name] = {key: value for key, value in values.items() if value is not None}
         text = tomli_w.dumps(document)
         try:
             text.encode()
@@ -74,7 +84,8 @@ class RunDirectory:
         """Take what log.jsonl says of `stage` at `output` after `epoch` out of it: those epochs are done again."""
         if not self.log_file.is_file():
             return
-        lines = self.log_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        # what is no text is no line of ours: it was cut short by a crash
+        lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         kept = [line for line in lines if not _is_after(line, stage, output.name, epoch)]
         if len(kept) < len(lines):
             write_text(self.log_file, "".join(kept))
@@ -89,9 +100,31 @@ class RunDirectory:
             raise RunFailed(f"can't write {self.log_file}: {error.strerror}") from error
 
 
+_ANOTHER = "delete it, or choose another --run"
+LONGEST_PATH = 4096
+"""Characters; Linux's own limit."""
+
+
+def _check(document: Mapping[str, Any]) -> None:
+    """Raises KeyError, TypeError or ValueError when what stages take from run.toml can't be."""
+    for name in ("run", "machine", "fit", "prune", *STAGES):
+        table(document.get(name, {}), f"[{name}]")
+    run = document.get("run", {})
+    for key in ("backbone", "data"):
+        text(run.get(key, ""), f"run.{key}", longest=LONGEST_PATH)
+    if "fingerprint" in run:
+        run["backbone"]  # what has this fingerprint
+        fingerprint(run["fingerprint"], "run.fingerprint")
+        Preprocessing.from_json(table(run["preprocessing"], "run.preprocessing"))
+    machine = document.get("machine", {})
+    for key in ("threads", "processes"):
+        whole(machine, key, "machine", 1)
+    table(document.get("fit", {}).get("flags", {}), "fit.flags")
+
+
 def _is_after(line: str, stage: str, file: str, epoch: int) -> bool:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         return (record["stage"], record["file"]) == (stage, file) and record["epoch"] > epoch
     except (ValueError, TypeError, KeyError):
         return True  # cut short by a crash

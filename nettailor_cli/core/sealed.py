@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nettailor_cli.core.errors import FileError, UsageError
-from nettailor_cli.core.files import write_bytes
+from nettailor_cli.core.files import check_is_file, write_bytes
+from nettailor_cli.core.printable import harmless
+from nettailor_cli.core.strict import LARGEST_JSON, parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
 KEY = "nettailor"
 """The one metadata key: safetensors writes several keys in no fixed order, and equal runs should give equal bytes."""
 
-_HEADER_LIMIT = 100 * 2**20
+_CHUNK = 2**20  # bytes that are hashed at a time
+_MOST_DIMENSIONS = 16
 _DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _DTYPE_NAMES = {
     "float64": "F64",
@@ -65,17 +69,13 @@ def read_content(path: Path) -> dict[str, Any]:
             f"{path} is not a nettailor file", "backbones and plain weights go in by --weights or --teacher"
         )
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{path}: the metadata is damaged") from error
+        content = parse_json(text)
+    except ValueError as error:
+        raise FileError(f"{path}: the metadata is damaged: {error}") from error
     if not isinstance(content, dict):
         raise FileError(f"{path}: the metadata is damaged")
     claimed = content.pop("digest", None)
-    try:
-        actual = digest_of(content)
-    except (ValueError, RecursionError) as error:  # NaN or infinity, which we never write
-        raise FileError(f"{path}: the metadata is damaged") from error
-    if claimed != actual:
+    if claimed != digest_of(content):
         raise FileError(f"{path}: the metadata is damaged (its digest does not match)", "copy or make the file again")
     _check_tensors(path, header, data_start, content.pop("tensors", None))
     return content
@@ -93,8 +93,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise FileError(f"{path} can't be read: {error}") from error
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, OverflowError) as error:  # torch's own, too
+        raise FileError(f"{path} can't be read: {harmless(error)}") from error
 
 
 def is_sealed(path: Path) -> bool:
@@ -107,23 +107,27 @@ def is_sealed(path: Path) -> bool:
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON header of a safetensors file, and where its data begin. Reads no further. Raises as `read_content`."""
+    """The JSON header of a safetensors file, and where its data begin. Reads no further. Raises as `read_content`.
+
+    The header is a table whose "__metadata__" is a table, too, if it is there; nothing else was looked at.
+    """
     try:
+        check_is_file(path)
         with path.open("rb") as stream:
             length_bytes = stream.read(8)
             length = struct.unpack("<Q", length_bytes)[0] if len(length_bytes) == 8 else 0
             size = path.stat().st_size
-            if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
+            if not 2 <= length <= min(LARGEST_JSON, size - 8):
                 raise FileError(f"{path} is not a safetensors file, or is cut short", "name a .safetensors file")
-            header = json.loads(stream.read(length).decode("utf-8"))
+            header = parse_json(stream.read(length))
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
     except IsADirectoryError as error:
         raise UsageError(f"{path} is a folder, not a model file", "name a model file in it") from error
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{path} is not a safetensors file, or is damaged") from error
+    except ValueError as error:
+        raise FileError(f"{path} is not a safetensors file, or is damaged: {error}") from error
     if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
         raise FileError(f"{path} is not a safetensors file, or is damaged")
     return header, 8 + length
@@ -142,31 +146,35 @@ def _check_tensors(path: Path, header: Mapping[str, Any], data_start: int, diges
             fits = begin == position and begin <= end <= available and end - begin == _size_of(path, entry)
             if not fits:
                 raise FileError(f"{path} is damaged: the tensor {name!r} is not where it should be")
-            if _sha256(_shape_line(entry["dtype"], entry["shape"]) + stream.read(end - begin)) != digests[name]:
+            digest = hashlib.sha256(_shape_line(entry["dtype"], entry["shape"]))
+            while position < end:
+                chunk = stream.read(min(_CHUNK, end - position))
+                if not chunk:
+                    raise FileError(f"{path} is damaged: it is cut short")
+                digest.update(chunk)
+                position += len(chunk)
+            if digest.hexdigest() != digests[name]:
                 raise FileError(
                     f"{path} is damaged: the tensor {name!r} has changed (its digest does not match)",
                     "copy or make the file again",
                 )
-            position = end
         if stream.read(1):
             raise FileError(f"{path} is damaged: there is something behind the last tensor")
 
 
 def _begin(path: Path, entry: Any) -> int:
     match entry:
-        case {"data_offsets": [int(begin), int()]}:
+        case {"data_offsets": [int(begin), int(end)]} if type(begin) is type(end) is int:
             return begin
     raise FileError(f"{path} is damaged: a tensor without a place")
 
 
 def _size_of(path: Path, entry: Mapping[str, Any]) -> int:
     shape, width = entry.get("shape"), _DTYPE_BYTES.get(str(entry.get("dtype")))
-    if width is None or not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
+    whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+    if width is None or not isinstance(shape, list) or not whole or len(shape) > _MOST_DIMENSIONS:
         raise FileError(f"{path} is damaged: a tensor of unknown type or shape")
-    size = width
-    for n in shape:
-        size *= n
-    return size
+    return math.prod(shape, start=width)
 
 
 def _bytes_of(tensor: Tensor) -> bytes:

@@ -7,7 +7,6 @@ Flags win over the config file, the file over the preset, the preset over what t
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 
 from nettailor_cli.core.budgets import BYTES
 from nettailor_cli.core.errors import UsageError, did_you_mean
+from nettailor_cli.core.files import read_small
+from nettailor_cli.core.strict import LARGEST_TOML, parse_toml
 
 TEACH, TAILOR, FINETUNE = "teach", "tailor", "finetune"
 STAGES = (TEACH, TAILOR, FINETUNE)
@@ -327,7 +328,8 @@ def size_in(path: Path) -> int | None:
     """The input size that a config file names: `size` at its top, or the size of the run whose run.toml it is."""
     document = _read_toml(path)
     run = document.get("run", {})
-    size = document.get("size", run.get("preprocessing", {}).get("size") if isinstance(run, dict) else None)
+    pictures = run.get("preprocessing") if isinstance(run, dict) else None
+    size = document.get("size", pictures.get("size") if isinstance(pictures, dict) else None)
     if size is not None and (type(size) is not int or not 8 <= size <= 4096):
         raise UsageError(f"size in {path} is a number of pixels between 8 and 4096, not {size!r}")
     return size
@@ -335,10 +337,10 @@ def size_in(path: Path) -> int | None:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(read_small(path, LARGEST_TOML))
     except OSError as error:
         raise UsageError(f"can't read the config file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"the config file {path} is not TOML: {error}") from error
 
 

@@ -12,6 +12,14 @@ from nettailor_cli.core.errors import FileError
 
 def copy_state(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     """Copy `given` into `own`'s tensors, in place. Raises FileError unless names and shapes are the same."""
+    check_state(own, given)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(given[name])
+
+
+def check_state(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Raises FileError unless `given` has `own`'s names and shapes; `own` may live on the meta device."""
     if own.keys() != given.keys():
         missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
         what = (
@@ -21,9 +29,6 @@ def copy_state(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     for name, tensor in own.items():
         if given[name].shape != tensor.shape:
             raise FileError(f"the tensor {name!r} has shape {list(given[name].shape)}, not {list(tensor.shape)}")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(given[name])
 
 
 def snapshot(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,7 +22,12 @@ from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.sealed import read_content, write_sealed
 from tests.core.test_sealed import reseal
 
-TENSORS = {"attention.logits": torch.tensor([2.0, -2.0, 0.5]), "head.bias": torch.zeros(2)}
+TENSORS = {
+    "attention.logits": torch.tensor([2.0, -2.0, 0.5]),
+    "head.bias": torch.zeros(2),
+    "proxies.0-1.bn.bias": torch.ones(2),
+    "proxies.1-2.bn.bias": torch.ones(1),
+}
 
 
 def document(**changes: Any) -> ModelDocument:
@@ -46,7 +51,7 @@ def document(**changes: Any) -> ModelDocument:
         student={"bn_stats": "frozen", "proxy_width": None},
         data={"digest": "cd" * 32, "split_seed": 0},
         settings={"tailor": {"epochs": 3, "lr": 0.02, "skips": "dense"}},
-        metrics={"student": {"split": "val", "accuracy": 91.25, "loss": 0.1 + 0.2}},
+        metrics={"student": {"split": "val", "accuracy": 91.25, "loss": 0.1 + 0.2, "images": 7}},
     )
     return replace(plain, **changes)
 

@@ -70,6 +70,14 @@ def test_who_keeps_which_block() -> None:
         lambda d: d["tasks"]["a"].update(blocks=[1, 4, 0]),
         lambda d: d.update(tasks=[]),
         lambda d: d.pop("precision"),
+        lambda d: d.update(precision="int8"),
+        lambda d: d["tasks"]["a"].update(classes="3"),
+        lambda d: d["tasks"]["a"].update(bytes=-1),
+        lambda d: d["tasks"]["a"].update(stage="pupil"),
+        lambda d: d["tasks"]["a"].update(blocks=[1, 4.0]),
+        lambda d: d["tasks"].update(a=[]),
+        lambda d: d["backbone"].update(fingerprint="../../x"),
+        lambda d: d["backbone"].update(name=["resnet18.mine"]),
     ],
 )
 def test_a_manifest_that_makes_no_sense(tmp_path: Path, change: Any) -> None:

@@ -79,3 +79,27 @@ def test_a_path_that_is_no_utf8_is_refused_by_name_and_run_toml_stays(run: RunDi
     with pytest.raises(UsageError, match=r'run\.toml can\'t hold data = "/caf\udce9": the name is not valid UTF-8'):
         run.record({"tailor": {"data": os.fsdecode(b"/caf\xe9"), "epochs": 1}})
     assert run.toml.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run = 3",
+        "[run]\nbackbone = 1",
+        '[run]\nfingerprint = "x"\nbackbone = "resnet18.x"',
+        f'[run]\nbackbone = "r.x"\nfingerprint = "{"a" * 64}"',
+        f'[run]\nbackbone = "r.x"\nfingerprint = "{"a" * 64}"\npreprocessing = 7',
+        "[machine]\nthreads = -1",
+        "teach = []",
+        "[fit]\nflags = 1",
+        "a = " + "[" * 5000,
+        "a = " + "9" * 5000,
+        "a = 1\na = 2",
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_run_toml_that_makes_no_sense_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.toml").write_text(text)
+    with pytest.raises(FileError, match=r"run\.toml is damaged") as caught:
+        RunDirectory(tmp_path).read()
+    assert "--run" in caught.value.hint

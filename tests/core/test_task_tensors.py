@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph, Path
-from nettailor_cli.core.task_tensors import LOGITS, tensors_for
+from nettailor_cli.core.task_tensors import LOGITS, check_tensors, tensors_for
 
 
 def delta(value: float, *names: str) -> tuple[Graph, dict[str, Tensor]]:
@@ -51,3 +52,37 @@ def test_a_path_that_nobody_has() -> None:
     wanted, _ = delta(0, "u2")
     with pytest.raises(KeyError, match="universal 2"):
         tensors_for(wanted, [delta(1, "u1")])
+
+
+def whole() -> tuple[Graph, dict[str, Tensor]]:
+    graph, tensors = delta(1.5, "u1", "0-2", "u3")
+    return graph, {**tensors, "head.bias": torch.zeros(2), "proxies.0-2.bn.running_var": torch.ones(1)}
+
+
+def test_the_tensors_that_a_graph_asks_for_are_let_through() -> None:
+    check_tensors(whole()[0], 2, whole()[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        (LOGITS, None, "lacks the tensor 'attention.logits'"),
+        (LOGITS, torch.zeros(4), "has shape [4], not [3]"),
+        ("head.bias", torch.zeros(3), "has shape [3], not [2]"),
+        ("proxies.0-2", None, "lacks the tensors of proxies.0-2"),
+        ("proxies.1-2.conv.weight", torch.zeros(1), "'proxies.1-2.conv.weight' that does not belong there"),
+        ("universal.2.bn.running_mean", torch.zeros(1), "does not belong there"),
+        ("../../x", torch.zeros(1), "does not belong there"),
+        ("head.weight", torch.tensor([0.0, torch.nan]), "'head.weight' holds values that are not finite"),
+        ("head.weight", torch.tensor([1e300, 0.0], dtype=torch.float64), "not finite"),
+        ("head.weight", torch.tensor([torch.inf], dtype=torch.float16), "not finite"),
+        ("head.weight", torch.tensor([1]), "not floating-point"),
+        ("proxies.0-2.bn.running_var", torch.tensor([-0.5]), "variances below zero"),
+    ],
+)
+def test_other_tensors_are_refused_by_name(name: str, value: Tensor | None, reason: str) -> None:
+    graph, tensors = whole()
+    changed = {key: tensor for key, tensor in tensors.items() if not key.startswith(name)}
+    with pytest.raises(FileError) as caught:
+        check_tensors(graph, 2, changed if value is None else {**changed, name: value})
+    assert reason in caught.value.message

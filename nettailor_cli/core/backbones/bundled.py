@@ -12,7 +12,7 @@ from torch import Tensor
 from nettailor_cli.core.backbones.backbone import Backbone, from_state
 from nettailor_cli.core.backbones.fingerprint import counts
 from nettailor_cli.core.backbones.listing import SHORT
-from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.errors import FileError, RunFailed
 from nettailor_cli.core.files import sha256_of
 from nettailor_cli.core.manifest import BACKBONE, Manifest, file_of
 from nettailor_cli.core.preprocessing import Preprocessing
@@ -58,10 +58,15 @@ def in_storage(tensors: Mapping[str, Tensor], *, fp16: bool) -> dict[str, Tensor
     """`tensors` as they are stored: with `fp16`, matrices and convolutions in half precision.
 
     Batch norms, biases and attention logits stay as they are: they are few, and variances may be beyond its range.
+    Raises RunFailed when others are.
     """
     if not fp16:
         return dict(tensors)
-    return {
+    stored = {
         name: tensor.half() if tensor.dim() >= 2 and tensor.dtype == torch.float32 else tensor
         for name, tensor in tensors.items()
     }
+    for name, tensor in stored.items():
+        if not bool(tensor.isfinite().all()):
+            raise RunFailed(f"nothing was kept: {name} is beyond the range of half precision", "leave --fp16 out")
+    return stored

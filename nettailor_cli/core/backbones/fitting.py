@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from nettailor_cli.core.backbones import catalog, resnet
 from nettailor_cli.core.backbones.fingerprint import counts
 from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.printable import harmless
 
 _NAMED = 3  # of the offending tensors in a message
 _Shapes = dict[str, tuple[int, ...]]
@@ -52,12 +54,14 @@ def _problems(given: Mapping[str, Tensor], expected: _Shapes) -> list[str]:
 
 def _arch_of(given: Mapping[str, Tensor]) -> str | None:
     shapes = {key: tuple(value.shape) for key, value in given.items()}
-    for arch in catalog.ARCHS:
-        network = resnet.make_network(arch, "meta")
-        classifier = resnet.decompose(network).classifier
-        if shapes == {k: tuple(v.shape) for k, v in network.state_dict().items() if counts(k, classifier)}:
-            return arch
-    return None
+    return next((arch for arch in catalog.ARCHS if shapes == _shapes_of(arch)), None)
+
+
+@functools.cache
+def _shapes_of(arch: str) -> _Shapes:
+    network = resnet.make_network(arch, "meta")
+    classifier = resnet.decompose(network).classifier
+    return {k: tuple(v.shape) for k, v in network.state_dict().items() if counts(k, classifier)}
 
 
 def _text(shape: Iterable[int]) -> str:
@@ -65,4 +69,6 @@ def _text(shape: Iterable[int]) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return ", ".join(map(harmless, names[:_NAMED])) + (
+        f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    )

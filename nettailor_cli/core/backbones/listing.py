@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from nettailor_cli.core.backbones.catalog import BackboneName, parse_name
 from nettailor_cli.core.backbones.preprocessing_choice import choose
 from nettailor_cli.core.errors import NettailorError
 from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.sealed import read_header
 
 SHORT = 12  # hexadecimal digits of a fingerprint that people see
-_LARGEST_HEADER = 100_000_000  # bytes; what the safetensors format itself allows
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -103,12 +102,12 @@ def _entry(path: Path) -> StoredBackbone:
             path, name=name, fingerprint=fingerprint, preprocessing=preprocessing, source=metadata.get("source", "")
         )
     except NettailorError as error:
-        reason = error.message
+        reason = error.message if path.exists() else "it can't be read: it is a link to nowhere"
     except KeyError as error:
         reason = f"its header lacks {error}: not a file that nettailor stored"
     except OSError as error:
         reason = f"it can't be read: {error.strerror or error}"
-    except (ValueError, struct.error) as error:
+    except ValueError as error:
         reason = f"damaged: {error}"
     name, _, digits = path.stem.rpartition("-")
     return StoredBackbone(path, name or path.stem, digits, _bytes(path), error=reason)
@@ -116,23 +115,17 @@ def _entry(path: Path) -> StoredBackbone:
 
 def _read_metadata(path: Path) -> Mapping[str, str]:
     """The header's metadata. Raises ValueError when the file is not a whole safetensors file."""
+    header, data_start = read_header(path)
     length = _bytes(path)
-    with path.open("rb") as file:
-        (header_length,) = struct.unpack("<Q", file.read(8))
-        if header_length > min(_LARGEST_HEADER, length - 8):
-            raise ValueError("its header is longer than the file")
-        header = json.loads(file.read(header_length))
-    if not isinstance(header, dict):
-        raise ValueError("its header is not a table of tensors")
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    metadata: Mapping[str, str] = header.pop("__metadata__", {})
+    if not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata are not texts")
     try:
         end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
     except (KeyError, IndexError, TypeError):
         raise ValueError("its header is not a table of tensors") from None
-    if 8 + header_length + end != length:
-        raise ValueError(f"it has {length} bytes where its header says {8 + header_length + end}")
+    if data_start + end != length:
+        raise ValueError(f"it has {length} bytes where its header says {data_start + end}")
     return metadata
 
 

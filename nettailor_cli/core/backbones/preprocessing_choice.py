@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.strict import parse_json
 
 _DEFAULT = "ImageNet's default"
 
@@ -41,7 +41,7 @@ def choose(
 
 def _parsed(text: str, key: str, source: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         raise FileError(f"the metadata of {source} have a {key} that is not JSON: {text[:60]!r}") from None
 

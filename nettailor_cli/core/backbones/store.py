@@ -115,7 +115,10 @@ def _import(
     wanted: BackboneName, weights: Path, home: Path, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> _Found:
     state, metadata = read_weights(weights)
-    tag = wanted.tag or catalog.tag_of_file(wanted.arch, sha256_of(weights)) or catalog.CUSTOM_TAG
+    digest = sha256_of(weights)
+    if weights.name in _torchvision_names(wanted.arch):
+        check_hash(weights.name, digest, str(weights))  # else a damaged one would be taken for somebody's own
+    tag = wanted.tag or catalog.tag_of_file(wanted.arch, digest) or catalog.CUSTOM_TAG
     backbone = from_state(f"{wanted.arch}.{tag}", state, Preprocessing(), source=str(weights))
     stored = _same_in_home(backbone, home, any_name=wanted.tag is None)
     tables = [(_FROM_FILE, metadata)]
@@ -128,6 +131,12 @@ def _import(
         stored = keep(backbone, state, source=stored.source if stored else weights.name, home=home)
         return _Found(backbone, f"imported from {weights} to {stored.path}", reason)
     return _Found(backbone, f"{weights} is already at {stored.path}", reason)
+
+
+def _torchvision_names(arch: str) -> set[str]:
+    """What torchvision's own files of `arch` are called; the names hold the start of their SHA-256."""
+    urls = (catalog.download_url(BackboneName(arch, tag)) for tag in catalog.torchvision_tags(arch))
+    return {url.rpartition("/")[2] for url in urls}
 
 
 def _same_in_home(backbone: Backbone, home: Path, *, any_name: bool) -> StoredBackbone | None:

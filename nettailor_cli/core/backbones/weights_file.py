@@ -1,11 +1,11 @@
 """Reading somebody's weights file: tensors by name, and nothing in the file is ever run.
 
-.safetensors can't hold code. A .pth is a pickle, which can: torch.load(weights_only=True) reads it or nothing does.
+.safetensors can't hold code. A .pth is a pickle, which can: torch.load(weights_only=True) reads it or nothing does, and
+not before `pickle_check` has looked through it.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +15,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from nettailor_cli.core.backbones.pickle_check import MoreThanWeights, check_pickled
 from nettailor_cli.core.errors import FileError, UsageError
+from nettailor_cli.core.files import check_is_file
+from nettailor_cli.core.printable import harmless
+from nettailor_cli.core.sealed import read_header
 
 _PICKLES = (".pth", ".pt")
 _WRAPPERS = ("state_dict", "model")  # names under which training scripts put the weights beside their optimiser
+_MOST_OF_FILE = 2  # times the file's size is what its tensors may take; some networks use a matrix twice
+_SAVE_WEIGHTS = "where it comes from, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
 _PARALLEL = "module."  # what DataParallel puts before every name
 
 
@@ -32,6 +38,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UsageError(f"there is no weights file {path}")
     if path.is_dir():
         raise FileError(f"{path} is a folder, not a weights file")
+    check_is_file(path)
     if path.stat().st_size == 0:
         raise FileError(f"{path} is empty")
     if path.suffix == ".safetensors":
@@ -49,29 +56,33 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
+        read_header(path)
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except PermissionError as error:
-        raise UsageError(f"can't read {path}: permission denied") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FileError(f"{path} is damaged or not a safetensors file: {error}") from None
+    except FileError as error:
+        raise FileError(f"{path} is damaged or not a safetensors file", error.hint) from error
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, OverflowError) as error:  # torch's own, too
+        raise FileError(f"{path} is damaged or not a safetensors file: {harmless(error)}") from None
 
 
 def _unpickle(path: Path) -> Any:
+    damaged = f"{path} is damaged, cut short, or not a file of weights"
     try:
+        check_pickled(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, just before it raises
             return torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise UsageError(f"can't read {path}: permission denied") from error
-    except Exception as error:  # noqa: BLE001 - a damaged pickle raises whatever its bytes happen to spell
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused:
-            raise FileError(
-                f"{path} holds more than weights ({refused.group(1)}); reading it would run code from the file",
-                "where it comes from, save the weights alone: torch.save(model.state_dict(), 'weights.pth')",
-            ) from None
-        raise FileError(f"{path} is damaged, cut short, or not a file of weights ({type(error).__name__})") from None
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror or error}") from error
+    except MoreThanWeights as error:
+        raise FileError(
+            f"{path} holds more than weights ({harmless(error.name)}), which could be code: only tensors are read",
+            _SAVE_WEIGHTS,
+        ) from None
+    except ValueError as error:
+        raise FileError(f"{damaged}: {harmless(error)}", _SAVE_WEIGHTS) from None
+    except Exception as error:  # noqa: BLE001 - torch raises whatever the bytes happen to spell
+        raise FileError(f"{damaged} ({type(error).__name__})") from None
 
 
 def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
@@ -87,4 +98,6 @@ def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
             raise FileError(f"{path} is not a state dict: {name!r} is not the name of a tensor")
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
             raise FileError(f"{path} is not a state dict: {name!r} is not a plain tensor")
+    if sum(value.nbytes for value in content.values()) > _MOST_OF_FILE * path.stat().st_size:
+        raise FileError(f"{path} has tensors that share their values, many times over", _SAVE_WEIGHTS)
     return {name: value.detach() for name, value in content.items()}

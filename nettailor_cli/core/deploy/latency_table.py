@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,6 +29,8 @@ import tomli_w
 from nettailor_cli.core.deploy.spread import Spread, duration
 from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.graph import Cost, Graph
+from nettailor_cli.core.printable import harmless
+from nettailor_cli.core.strict import parse_toml
 
 FORMAT = 1
 UNIT = "microseconds"
@@ -131,17 +132,15 @@ class LatencyTable:
         return "\n".join(parts)
 
     @classmethod
-    def from_toml(cls, text: str, source: str) -> LatencyTable:
-        """The table in `text`, which came from `source`. Raises FileError when it is not one."""
+    def from_toml(cls, text: str | bytes, source: str) -> LatencyTable:
+        """The table in `text` (bytes: UTF-8), which came from `source`. Raises FileError when it is not one."""
         hint = "nettailor benchmark --calibrate makes one"
         try:
-            document = tomllib.loads(text)
+            document = parse_toml(text)
             version = document["format"]
             if type(version) is int and version > FORMAT:
                 raise FileError(f"{source} is of format {version}, this nettailor reads {FORMAT}", "upgrade nettailor")
             return cls(**_content(document), source=source)
-        except tomllib.TOMLDecodeError as error:
-            raise FileError(f"{source} is not a latency table: {error}", hint) from error
         except KeyError as error:
             raise FileError(f"{source} is not a latency table: it has no {error}", hint) from error
         except (ValueError, TypeError, AttributeError) as error:
@@ -169,6 +168,8 @@ def _content(document: Mapping[str, Any]) -> dict[str, Any]:
         if type(number) is not int or number < 1:
             raise ValueError(f"{name} is {number!r}, not a whole number above zero")
     machine = document["machine"]
+    if not isinstance(machine, dict) or not all(type(value) in (str, int) for value in machine.values()):
+        raise TypeError("[machine] has to hold texts and whole numbers")
     machine_line(machine)  # everything that a reader is told has to be there
     batches = [key for key in document if key.startswith(_BATCH)]
     if not batches:
@@ -190,7 +191,7 @@ def _spread(name: str, row: Mapping[str, Any]) -> Spread:
     spread = Spread(row["median"], low, high)
     for number in (spread.median, low, high):
         if type(number) not in (int, float):
-            raise TypeError(f"{name}: {number!r} is not a number")
+            raise TypeError(f"{harmless(name)}: {number!r} is not a number")
     if not 0 < low <= spread.median <= high < math.inf:
-        raise ValueError(f"{name}: times have to be above zero, the median between the quartiles")
+        raise ValueError(f"{harmless(name)}: times have to be above zero, the median between the quartiles")
     return spread

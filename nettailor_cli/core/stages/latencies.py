@@ -11,10 +11,12 @@ from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.deploy.calibrate import calibrate
 from nettailor_cli.core.deploy.latency_table import LatencyTable, machine_line
 from nettailor_cli.core.deploy.timing import BATCHES
-from nettailor_cli.core.errors import FileError, UsageError
+from nettailor_cli.core.errors import UsageError
+from nettailor_cli.core.files import read_small
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.settings import Settings
 from nettailor_cli.core.stages.job import Job
+from nettailor_cli.core.strict import LARGEST_TOML
 from nettailor_cli.core.training.precision import Machine
 
 LATENCY = "latency"
@@ -77,7 +79,7 @@ def settle_latencies(
     else:
         data, source = _read(file), file
         job.progress.note(f"latency table: {file}")
-    table = LatencyTable.from_toml(_text(data, source), str(source))
+    table = LatencyTable.from_toml(data, str(source))
     for line in table.summary():
         job.progress.note(line)
     return Latencies(table, data, settings.latency_batch)
@@ -89,13 +91,6 @@ def _width(backbone: Backbone, settings: Settings) -> int | None:
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_small(file, LARGEST_TOML)
     except OSError as error:
         raise UsageError(f"can't read the latency table {file}: {error.strerror}") from error
-
-
-def _text(data: bytes, source: Path) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise FileError(f"{source} is not a latency table: it is not a text") from error

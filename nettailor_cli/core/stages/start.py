@@ -23,7 +23,7 @@ from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.files import sha256_of
 from nettailor_cli.core.models import load_model, load_teacher
 from nettailor_cli.core.preprocessing import Preprocessing
-from nettailor_cli.core.sealed import is_sealed, read_content
+from nettailor_cli.core.sealed import is_sealed
 from nettailor_cli.core.settings import (
     CARRIED,
     FIELDS,
@@ -43,6 +43,7 @@ from nettailor_cli.core.stages.tailor import tailor
 from nettailor_cli.core.stages.teach import teach
 from nettailor_cli.core.stages.workbench import Workbench, find_pictures, open_workbench
 from nettailor_cli.core.student import Student
+from nettailor_cli.core.training.checkpoint import read as read_checkpoint
 from nettailor_cli.core.training.precision import Machine
 
 NO_TEACHER = "none"
@@ -145,7 +146,7 @@ def _settings(job: Job, stage: str, output: Path, carried: Mapping[str, Any]) ->
     if not job.resume:
         return resolve(stage, flags=job.flags, config=job.config, preset=job.preset, carried=carried)
     checkpoint = job.run.checkpoint(stage, output)
-    known = read_content(checkpoint)["identity"] if checkpoint.exists() else job.run.read().get(stage, {})
+    known = read_checkpoint(checkpoint)["identity"] if checkpoint.exists() else job.run.read().get(stage, {})
     started = {name: value for name, value in known.items() if name in fields_of(stage)}
     if job.preset is None and job.config is None:
         return resolve(stage, flags={**started, **job.flags}, carried=carried)

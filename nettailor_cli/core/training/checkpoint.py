@@ -15,9 +15,15 @@ import torch
 from torch import Tensor
 
 from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.printable import harmless
 from nettailor_cli.core.sealed import read_content, read_tensors, write_sealed
+from nettailor_cli.core.task_tensors import check_values
+from nettailor_cli.core.validation import table, whole
 
 FORMAT = 1
+_TRAINED = ("model", "best", "momentum")
+_GROUPS = (*_TRAINED, "random")
+_AGAIN = "start again with --force"
 
 
 @dataclass
@@ -50,15 +56,46 @@ def save(
     write_sealed(path, {"checkpoint": FORMAT, "identity": identity, "position": vars(position)}, tensors)
 
 
-def check(path: Path, *, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What the checkpoint says. Raises FileError when it is damaged or belongs to a run with another `identity`."""
+def read(path: Path) -> dict[str, Any]:
+    """What the checkpoint says: "identity", "position". Raises FileError when it is damaged or can't be true."""
     content = read_content(path)
     if content.get("checkpoint") != FORMAT or not isinstance(content.get("identity"), dict):
-        raise FileError(f"{path} is not a checkpoint of this version", "start again with --force")
+        raise FileError(f"{path} is not a checkpoint of this version", _AGAIN)
+    try:
+        _check_position(content["position"])
+    except KeyError as error:
+        raise FileError(f"{path} is not a checkpoint that can be gone on with: there is no {error}", _AGAIN) from error
+    except (TypeError, ValueError) as error:
+        raise FileError(f"{path} is not a checkpoint that can be gone on with: {error}", _AGAIN) from error
+    return content
+
+
+def _check_position(position: Any) -> None:
+    """Raises KeyError, TypeError or ValueError unless `position` is what `vars(Position)` gives."""
+    table(position, "position")
+    expected = vars(Position()).keys()
+    for key in sorted(position.keys() ^ expected):
+        raise ValueError(f"position.{harmless(key)} is missing, or unknown")
+    for key, least in (("epoch", 0), ("batch", 0), ("best_epoch", -1)):
+        if position[key] is None:
+            raise TypeError(f"position.{key} is null")
+        whole(position, key, "position", least)
+    if type(position["best_accuracy"]) not in (int, float):
+        raise TypeError("position.best_accuracy must be a number")
+    sums = table(position["sums"], "position.sums")
+    if not all(type(value) in (int, float) for value in sums.values()):
+        raise TypeError("position.sums must be numbers")
+    if position["batch"] > 0 and not sums.get("images", 0) > 0:
+        raise ValueError("position.sums has no images")
+
+
+def check(path: Path, *, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What the checkpoint says. Raises FileError when it is damaged or belongs to a run with another `identity`."""
+    content = read(path)
     if content["identity"] != identity:
         changed = sorted(k for k in {*content["identity"], *identity} if content["identity"].get(k) != identity.get(k))
         raise FileError(
-            f"the run was started with other settings: {', '.join(changed)}",
+            f"the run was started with other settings: {', '.join(map(harmless, changed))}",
             "give the same ones to --resume, or start again with --force",
         )
     return content
@@ -70,18 +107,21 @@ def load(path: Path, *, identity: Mapping[str, Any]) -> tuple[Position, dict[str
     Raises as `check` does.
     """
     content = check(path, identity=identity)
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "momentum": {}, "random": {}}
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
     for name, tensor in read_tensors(path).items():
         group, _, rest = name.partition("/")
         groups.setdefault(group, {})[rest] = tensor
     try:
-        position = Position(**content["position"])
+        if len(groups) > len(_GROUPS):
+            raise ValueError(f"it has tensors of a group {list(groups)[-1]!r}")
+        for group in _TRAINED:
+            check_values({f"{group}/{name}": tensor for name, tensor in groups[group].items()})
         _restore_random_states(groups.pop("random"))
-    except (TypeError, KeyError, RuntimeError) as error:
-        raise FileError(
-            f"{path} is not a checkpoint that can be gone on with: {error}", "start again with --force"
-        ) from error
-    return position, groups
+    except FileError as error:
+        raise FileError(f"{path}: {error.message}", _AGAIN) from error
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        raise FileError(f"{path} is not a checkpoint that can be gone on with: {error}", _AGAIN) from error
+    return Position(**content["position"]), groups
 
 
 def _random_states() -> dict[str, Tensor]:

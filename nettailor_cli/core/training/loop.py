@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from nettailor_cli.core.data import Batch, Batches
-from nettailor_cli.core.errors import Interrupted, RunFailed, UsageError
+from nettailor_cli.core.errors import FileError, Interrupted, RunFailed, UsageError
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.settings import Settings
-from nettailor_cli.core.state import copy_state, first_broken, snapshot
+from nettailor_cli.core.state import check_state, copy_state, first_broken, snapshot
 from nettailor_cli.core.training import checkpoint
 from nettailor_cli.core.training.checkpoint import Position
 from nettailor_cli.core.training.evaluate import Score, evaluate
@@ -253,6 +253,7 @@ class Training:
     def _restore(self) -> None:
         self.position, saved = checkpoint.load(self.run.checkpoint, identity=self.run.identity)
         self.kept = replace(self.position)
+        self._check_saved(saved)
         copy_state(self.trainee.state(), saved["model"])
         self.best = saved["best"]
         for name, parameter in self._parameters().items():
@@ -272,6 +273,21 @@ class Training:
         return failed(
             self.what, f"{self.what}{part}: {trouble}", self.settings, self.machine.precision, self.run.checkpoint, kept
         )
+
+    def _check_saved(self, saved: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Raises FileError when the checkpoint's position or momentum can't be this run's."""
+        position = self.position
+        momentum = {name: p for name, p in self._parameters().items() if name in saved["momentum"]}
+        try:
+            if position.epoch > self.settings.epochs or position.batch > self.batches:
+                raise FileError(f"it stands at epoch {position.epoch + 1}, batch {position.batch + 1}")
+            if saved["best"]:
+                check_state(self.trainee.state(), saved["best"])
+            check_state(momentum, saved["momentum"])
+        except FileError as error:
+            raise FileError(
+                f"{self.run.checkpoint} can't be this run's: {error.message}", "start again with --force"
+            ) from error
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return {name: parameter for group in self.groups for name, parameter in group.parameters.items()}

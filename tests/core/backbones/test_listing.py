@@ -82,6 +82,8 @@ def _framed(header: bytes) -> bytes:
         _framed(b'{"__metadata__": [1]}'),
         _framed(b'{"__metadata__": {"name": 1}}'),
         _framed(b'{"a": {"data_offsets": [0, 4]}}'),
+        _framed(b"[" * 50_000 + b"]" * 50_000),
+        _framed(b'{"__metadata__": {"name": "a", "name": "b"}}'),
     ],
 )
 def test_damaged_files_are_listed_not_raised(tmp_path: Path, data: bytes) -> None:

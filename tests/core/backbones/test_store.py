@@ -155,6 +155,15 @@ def test_torchvisions_own_file_gets_its_own_tag(home: Path, pth18: Path, monkeyp
     assert find("resnet18", home=home, weights=pth18, progress=Silent()).name == "resnet18.imagenet1k_v1"
 
 
+def test_a_file_named_as_torchvisions_own_has_to_be_it(home: Path, tmp_path: Path, state18: dict[str, Tensor]) -> None:
+    """Else a damaged one would be imported as somebody's own."""
+    path = tmp_path / "resnet18-f37072fd.pth"
+    torch.save(state18, path)
+    with pytest.raises(FileError, match=r"not the file it should be.*f37072fd"):
+        find("resnet18", home=home, weights=path, progress=Notes())
+    assert files(home) == []
+
+
 def test_several_of_one_arch_are_ambiguous_unless_named(home: Path, halves: Path, pth18: Path, offline: str) -> None:
     find("resnet18.one", home=home, weights=halves, progress=Silent())
     find("resnet18.two", home=home, weights=pth18, progress=Silent())

@@ -30,6 +30,8 @@ from tests.core.plain import (
     triples,
 )
 
+MEASURED = {"split": "val", "loss": 1.0, "images": 20}
+
 
 def images() -> Tensor:
     return torch.randn(2, 3, 72, 72, generator=torch.Generator().manual_seed(9))
@@ -102,7 +104,7 @@ def write_student(path: Path, stage: str = delta.STUDENT) -> tuple[ModelDocument
         student={"bn_stats": "frozen", "proxy_width": None},
         data={"digest": "d"},
         settings={"tailor": {"epochs": 1}},
-        metrics={"student": {"split": "val", "accuracy": 50.0}, "model": {"split": "val", "accuracy": 60.0}},
+        metrics={"student": {**MEASURED, "accuracy": 50.0}, "model": {**MEASURED, "accuracy": 60.0}},
     )
     delta.write(path, document, student.task_state())
     return document, student

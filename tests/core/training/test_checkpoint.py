@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nettailor_cli.core.errors import FileError, UsageError
-from nettailor_cli.core.sealed import read_content
+from nettailor_cli.core.sealed import read_content, write_sealed
 from nettailor_cli.core.training import checkpoint
 from nettailor_cli.core.training.checkpoint import Position
 from tests.core.test_sealed import reseal
@@ -128,7 +128,27 @@ def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path, lacks: str
         checkpoint.load(tmp_path / "c", identity=IDENTITY)
 
 
-@pytest.mark.parametrize("position", [None, [], {"epoch": 1, "unknown": 2}, "x"])
+@pytest.mark.parametrize(
+    "position",
+    [
+        None,
+        [],
+        {"epoch": 1, "unknown": 2},
+        "x",
+        *(
+            {**vars(POSITION), **change}
+            for change in (
+                {"epoch": "3"},
+                {"epoch": -1},
+                {"batch": 2.5},
+                {"batch": None},
+                {"sums": {"loss": 1.0}},
+                {"sums": {"images": "many"}},
+                {"best_accuracy": None},
+            )
+        ),
+    ],
+)
 def test_a_position_that_is_none_is_refused(tmp_path: Path, position: Any) -> None:
     save(tmp_path / "c")
     reseal(tmp_path / "c", {**read_content(tmp_path / "c"), "position": position})
@@ -146,3 +166,16 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         checkpoint.load(tmp_path / "absent", identity=IDENTITY)
+
+
+@pytest.mark.parametrize("group", ["model", "best", "momentum"])
+def test_values_that_are_not_finite_are_refused_by_name(tmp_path: Path, group: str) -> None:
+    save(tmp_path / "c", **{group: {"w": torch.tensor([1.0, torch.nan])}})
+    with pytest.raises(FileError, match=f"'{group}/w' holds values that are not finite"):
+        checkpoint.load(tmp_path / "c", identity=IDENTITY)
+
+
+def test_another_sealed_file_is_no_checkpoint(tmp_path: Path) -> None:
+    write_sealed(tmp_path / "c", {"format": 1}, {})
+    with pytest.raises(FileError, match="not a checkpoint"):
+        checkpoint.read(tmp_path / "c")

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nettailor_cli.core.data import Augmentation, Batch, Batches, Example, Pictures, evaluation_batches
-from nettailor_cli.core.errors import Interrupted, RunFailed
+from nettailor_cli.core.errors import FileError, Interrupted, RunFailed
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import Silent
 from nettailor_cli.core.settings import Settings
-from nettailor_cli.core.training import loop
+from nettailor_cli.core.training import checkpoint, loop
+from nettailor_cli.core.training.checkpoint import Position
 from nettailor_cli.core.training.evaluate import Score
 from nettailor_cli.core.training.loop import Group, Run, Training
 from nettailor_cli.core.training.precision import Machine
@@ -215,3 +216,21 @@ def test_the_figures_of_an_epoch_are_means_over_its_images(tmp_path) -> None:
     assert record["loss"] == pytest.approx(-(0 + 1 + 2 + 3) / 4)
     assert record["accuracy"] == 50
     assert record["val_accuracy"] == 50  # equal logits: class 0 wins, half of the pictures are of class 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"position": Position(7, 0)}, "epoch 8, batch 1"),
+        ({"position": Position(1, 5, {"images": 2.0})}, "epoch 2, batch 6"),
+        ({"momentum": {"weight": torch.zeros(3)}}, "'weight' has shape"),
+        ({"momentum": {"another": torch.zeros(())}}, "'another' that does not belong"),
+        ({"best": {"another": torch.zeros(())}}, "lacks the tensor 'weight'"),
+        ({"model": {"weight": torch.zeros(2)}}, "'weight' has shape"),
+    ],
+)
+def test_a_checkpoint_that_can_not_be_this_runs_is_refused(tmp_path, change, reason) -> None:
+    given = {"position": Position(1, 2, {"images": 4.0, "loss": 1.0}), "model": {"weight": torch.ones(())}}
+    checkpoint.save(tmp_path / "c.safetensors", identity={"run": 1}, **{"best": {}, "momentum": {}, **given, **change})
+    with pytest.raises(FileError, match=reason):
+        go(tmp_path, Counter(), plain(), resume=True)
