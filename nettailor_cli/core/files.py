@@ -6,12 +6,18 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nettailor_cli.core.errors import RunFailed, UsageError
+
+try:
+    import fcntl
+except ImportError:  # where there is none (Windows), a file that is open can't be removed, which does as well
+    fcntl = None  # type: ignore[assignment]
 
 _WRONG_PLACE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG
@@ -20,34 +26,72 @@ _WRONG_PLACE = {
 
 _ELSEWHERE = "choose another place to write to"
 
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
+"""How `write_atomically` calls a file until it is whole; the group is the name that it will have."""
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a name beside `path`, flush what it wrote, and rename it to `path`.
 
-    Whatever goes wrong, an older file at `path` stays whole. Raises UsageError when the directory can't be written to
-    and RunFailed when the disk is full or fails.
+    Whatever goes wrong, an older file at `path` stays whole. What a process that was killed had half written of `path`
+    is removed. Raises UsageError when the directory can't be written to and RunFailed when the disk is full or fails.
     """
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, path.name)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
         temporary = Path(name)
-        write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a model file is an ordinary file
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with _marked_as_live(handle):
+            write(temporary)
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a model file is an ordinary file
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
         temporary = None
         _flush_directory(path.parent)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """What processes that were killed had half written in `folder`: of the file `name`, or of any.
+
+    A living one holds a lock on its own. What can't be locked or removed stays; it is in nobody's way.
+    """
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError):
+        leftovers = [
+            Path(entry)
+            for entry in os.scandir(folder)
+            if (found := _TEMPORARY.fullmatch(entry.name)) and name in (None, found[1]) and entry.is_file()
+        ]
+        for path in leftovers:
+            with contextlib.suppress(OSError), path.open("rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _marked_as_live(handle: int) -> Iterator[None]:
+    """While the body runs nobody takes the open file `handle` for a leftover; a kill takes the mark away."""
+    if fcntl is None:  # an open file could not be renamed, either
+        os.close(handle)
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: then nobody gets one, nothing is removed
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -78,13 +122,14 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
             raise
         _flush_directory(folder.parent)
     except OSError as error:
-        raise _explained(error, folder) from error
+        raise explained(error, folder) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _explained(error: OSError, path: Path) -> UsageError | RunFailed:
+def explained(error: OSError, path: Path) -> UsageError | RunFailed:
+    """What to raise when the system does not let us write `path`."""
     message = f"can't write {path}: {error.strerror or error}"
     if error.errno in _WRONG_PLACE:
         return UsageError(message, _ELSEWHERE)

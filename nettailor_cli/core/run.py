@@ -5,6 +5,7 @@ RUN/run.toml       every resolved setting, per stage; a later command takes it a
 RUN/latency.toml   what the student was tailored for with --cost latency
 RUN/log.jsonl      one line per epoch
 RUN/checkpoints/   what --resume goes on from
+RUN/.lock          while a command writes, see `lock.py`
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any
 
 import tomli_w
 
-from nettailor_cli.core.errors import FileError, RunFailed, UsageError
-from nettailor_cli.core.files import write_text
+from nettailor_cli.core.errors import FileError, UsageError
+from nettailor_cli.core.files import explained, remove_leftovers, write_text
 
 
 class RunDirectory:
@@ -60,23 +61,33 @@ class RunDirectory:
             document[table] = {key: value for key, value in values.items() if value is not None}
         write_text(self.toml, tomli_w.dumps(document))
 
+    def remove_leftovers(self) -> None:
+        """What commands that were killed had half written, here and in the runs of `fit`'s parts."""
+        for folder in (self.path, self.path / "checkpoints", self.path / "search"):
+            remove_leftovers(folder)
+        for parts in (self.path / "folds", self.path / "baselines"):
+            for part in parts.iterdir() if parts.is_dir() else ():
+                RunDirectory(part).remove_leftovers()
+
     def forget_after(self, stage: str, output: Path, epoch: int) -> None:
         """Take what log.jsonl says of `stage` at `output` after `epoch` out of it: those epochs are done again."""
         if not self.log_file.is_file():
             return
-        lines = self.log_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         kept = [line for line in lines if not _is_after(line, stage, output.name, epoch)]
         if len(kept) < len(lines):
             write_text(self.log_file, "".join(kept))
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append one line to log.jsonl. Raises RunFailed when the disk is full."""
+        """Append one line to log.jsonl. Raises as `files.write_atomically`."""
         try:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             with self.log_file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
         except OSError as error:
-            raise RunFailed(f"can't write {self.log_file}: {error.strerror}") from error
+            raise explained(error, self.log_file) from error
 
 
 def _is_after(line: str, stage: str, file: str, epoch: int) -> bool:

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from nettailor_cli.core import files
 from nettailor_cli.core.errors import RunFailed, UsageError
-from nettailor_cli.core.files import write_atomically, write_folder, write_text
+from nettailor_cli.core.files import remove_leftovers, write_atomically, write_folder, write_text
 
 
 def names_in(folder: Path) -> list[str]:
@@ -204,3 +206,57 @@ class TestWriteFolder:
         (tmp_path / "file").touch()
         with pytest.raises(UsageError, match="can't write"):
             write_folder(tmp_path / "file" / "folder", self.fill("new"))
+
+
+class TestLeftovers:
+    """What a process that was killed had half written."""
+
+    def leave(self, target: Path) -> Path:
+        """Have another process killed while it writes `target`. What it leaves."""
+
+        def write(temporary: Path) -> None:
+            temporary.write_text("ha")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        child = os.fork()
+        if child == 0:
+            write_atomically(target, write)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        [left] = target.parent.glob(".*.tmp")
+        assert left.read_text() == "ha" and not target.exists()
+        return left
+
+    def test_the_next_one_that_writes_the_file_removes_it(self, tmp_path: Path) -> None:
+        self.leave(tmp_path / "file")
+        write_text(tmp_path / "other", "whole")
+        assert len(names_in(tmp_path)) == 2
+        write_text(tmp_path / "file", "whole")
+        assert names_in(tmp_path) == ["file", "other"]
+
+    def test_a_living_ones_file_and_what_is_not_ours_stay(self, tmp_path: Path) -> None:
+        kept = [".file.tmp", ".file.abcdefgh.tmp.gz", ".file.ABCDEFGH.tmp", "file.abcdefgh.tmp"]
+        for name in kept:
+            (tmp_path / name).touch()
+        (tmp_path / ".folder.abcdefgh.tmp").mkdir()
+
+        def write(temporary: Path) -> None:
+            remove_leftovers(tmp_path)
+            write_text(tmp_path / "file", "of another that is quicker")
+            temporary.write_text("whole")
+
+        write_atomically(tmp_path / "file", write)
+        assert (tmp_path / "file").read_text() == "whole"
+        assert names_in(tmp_path) == sorted([*kept, ".folder.abcdefgh.tmp", "file"])
+
+    def test_where_nothing_can_be_locked_all_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        left = self.leave(tmp_path / "file")
+
+        def refuse(*args: object) -> None:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(files.fcntl, "flock", refuse)
+        write_text(tmp_path / "file", "whole")
+        assert names_in(tmp_path) == sorted([left.name, "file"])
+        monkeypatch.setattr(files, "fcntl", None)
+        write_text(tmp_path / "file", "again")
+        assert names_in(tmp_path) == sorted([left.name, "file"])

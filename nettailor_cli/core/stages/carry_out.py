@@ -81,9 +81,9 @@ def carry_out(
                 **({stage: to_document(_resolved(settings, bench), stage)} if part.name == stage else {}),
             }
         )
-        job.run.forget_after(stage, output, epochs_done)
         if not goes_on:
             checkpoint.unlink(missing_ok=True)  # an older run's: a --resume after a crash must not find it
+        job.run.forget_after(stage, output, epochs_done)
 
     job.processes.alone(note)
     run = Run(
@@ -92,7 +92,7 @@ def carry_out(
         resume=goes_on,
         progress=job.progress,
         log=_logger(job, output),
-        stop=job.stop,
+        stop=job.stop_or_fail,
         processes=job.processes,
     )
     training = bench.training(settings, stage_seed(part.name, settings.seed), part.share, job.processes)
@@ -109,6 +109,7 @@ def carry_out(
     document, tensors = finish(metrics)
 
     def write() -> None:
+        job.check_lock()
         delta.write(output, document, tensors)
         checkpoint.unlink(missing_ok=True)
 
@@ -163,6 +164,7 @@ def _logger(job: Job, output: Path) -> Callable[[dict[str, Any]], None]:
     board = TensorBoard(job.run.path / "tensorboard" / output.stem) if job.tensorboard else None
 
     def log(record: dict[str, Any]) -> None:
+        job.check_lock()
         job.run.log({"file": output.name, **record})
         if board is not None:
             board.log(record)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.files import check_place
+from nettailor_cli.core.lock import Lock, locked
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.settings import Settings
@@ -25,7 +27,8 @@ class Job:
     data: the folder of pictures; None where an earlier stage's is meant. home: where backbones and decoded pictures are
     kept. backbone, weights, mean, std: see `backbones.store.find`. size: pixels, None for the backbone's own.
     flags: the settings that were typed; preset, config: see `settings.resolve`. stop, processes: see
-    `training.loop.Run`; where there are several, `progress` is silent in all but the main one.
+    `training.loop.Run`; where there are several, `progress` is silent in all but the main one. lock: of the run, or of
+    the one that it is a part of, while a stage is at work; only the main process has one.
     """
 
     run: RunDirectory
@@ -45,6 +48,30 @@ class Job:
     force: bool = False
     tensorboard: bool = False
     processes: Processes = ALONE
+    lock: Lock | None = None
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[Job]:
+        """This job with the run's lock, for as long as the body runs. A part of one that has it, has it as well.
+
+        Leftovers of commands that were killed are removed. Raises as `lock.locked`.
+        """
+        if self.lock is not None or not self.processes.is_main:
+            yield self
+            return
+        with locked(self.run.path, self.progress) as lock:
+            self.run.remove_leftovers()
+            yield replace(self, lock=lock)
+
+    def check_lock(self) -> None:
+        """Raises RunFailed when the run directory was removed meanwhile."""
+        if self.lock is not None:
+            self.lock.check()
+
+    def stop_or_fail(self) -> int | None:
+        """What `stop` gives. Raises as `check_lock`: both are asked after every step."""
+        self.check_lock()
+        return self.stop()
 
     def data_folder(self) -> Path:
         """The folder that was named, or the run's own. Raises UsageError when there is none."""
