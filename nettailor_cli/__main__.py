@@ -14,7 +14,12 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller (>&-)
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    app()
+        # a terminal that does not know a character gets its number, not a crash
+        getattr(sys, name).reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except OSError as error:  # of --help and the like: the commands report their own
+        sys.exit(f"error: can't write to standard output: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -19,17 +19,21 @@ from unittest import mock
 
 @dataclass
 class Faults:
-    """`strike` is called with what was about to be done, and with which file, at the operation number `at` (from 1)."""
+    """`strike` is called with what was about to be done, and with which file, at the operation number `at` (from 1).
+
+    lasting: and at all that follow.
+    """
 
     folders: Sequence[Path]
     strike: Callable[[str, str], None]
     at: int = 0
+    lasting: bool = False
     seen: list[tuple[str, str]] = field(default_factory=list)
 
     def __call__(self, what: str, path: str, half: Callable[[], object] = lambda: None) -> None:
         if any(Path(path).is_relative_to(folder) for folder in self.folders):
             self.seen.append((what, path))
-            if len(self.seen) == self.at:
+            if len(self.seen) == self.at or (self.lasting and 0 < self.at < len(self.seen)):
                 half()
                 self.strike(what, path)
 

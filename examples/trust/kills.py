@@ -156,13 +156,18 @@ class Place:
 
 @dataclass
 class Attempt:
-    """A command in a fork of this process. `watch` is called over and over until it ends, or asks for its end."""
+    """A command in a fork of this process. `watch` is called over and over until it ends, or asks for its end.
+
+    at: the operation on files at which it is killed; or, with `error`, from which on every one that needs room on the
+    disk fails with that number.
+    """
 
     args: Sequence[str]
     place: Path
     trace: Path
     interval: float | None = None
     at: int = 0
+    error: int = 0
     code: int | None = None
     killed: bool = False
     looks: int = 0
@@ -202,7 +207,8 @@ class Attempt:
             if self.interval is not None:
                 loop.CHECKPOINT_SECONDS = self.interval
             self._trace_steps()
-            faults = Faults([self.place], lambda what, path: os.kill(os.getpid(), signal.SIGKILL), self.at)
+            folders = [self.place / "run", self.place / "home"]
+            faults = Faults(folders, self._strike, self.at, lasting=self.error != 0)
             sys.argv = ["nettailor", *self.args]
             with faults.watching():
                 try:
@@ -217,6 +223,12 @@ class Attempt:
             sys.stderr.flush()
         finally:
             os._exit(code)
+
+    def _strike(self, what: str, path: str) -> None:
+        if not self.error:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what not in ("unlink", "remove", "rmdir", "chmod"):
+            raise OSError(self.error, os.strerror(self.error), path)
 
     def _trace_steps(self) -> None:
         """A line to the trace after every step: whose checkpoint, and how many steps it has behind it."""
@@ -238,7 +250,7 @@ class Broken(Exception):
     """Something that must hold does not."""
 
 
-def check_file(path: Path, *, running: bool) -> None:
+def check_file(path: Path) -> None:
     """Raises Broken when what has a final name is not whole."""
     try:
         match path.suffix:
@@ -265,9 +277,6 @@ def check_file(path: Path, *, running: bool) -> None:
                     image.load()
             case _:
                 raise Broken(f"what is {path}?")
-    except FileNotFoundError:
-        if not running:
-            raise
     except Broken:
         raise
     except Exception as error:
@@ -307,15 +316,23 @@ class Looks:
     def __init__(self, place: Path) -> None:
         self.place, self.known, self.count = place, {}, 0  # type: ignore[var-annotated]
 
-    def __call__(self, *, running: bool) -> None:
+    def __call__(self) -> None:
         for path in final_files(self.place):
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
                 state = (status.st_ino, status.st_mtime_ns, status.st_size)
                 if self.known.get(path) != state:
-                    check_file(path, running=running)
+                    self._check(path)
                     self.known[path] = state
                     self.count += 1
+
+    def _check(self, path: Path) -> None:
+        """By a link of our own: what is read in several goes must not be replaced in between."""
+        link = self.place.parent / "looked-at" / path.parent.name / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+        check_file(link)
 
 
 def log_of(run: Path) -> list[tuple[Any, ...]]:
@@ -437,12 +454,12 @@ def trial(command: str, number: int, place: Place, plain: Undisturbed, draws: ra
             if mode == "temporary":
                 seen |= temporaries(folder)  # looked for without a pause: such a file does not live long
                 return len(seen) >= nth
-            looks(running=True)
+            looks()
             return mode == "moment" and seconds > share * plain.seconds
 
         attempt = Attempt(place.typed(command, folder, again=kills > 0), folder, trace, interval, at)
         attempt.go(watch)
-        looks(running=False)
+        looks()
         if not attempt.killed:
             break
         kills += 1
@@ -474,7 +491,7 @@ def _whole(temporary: Path) -> bool:
         copy.parent.mkdir()
         shutil.copyfile(temporary, copy)
         try:
-            check_file(copy, running=False)
+            check_file(copy)
         except Broken:
             return False
     return True
@@ -517,9 +534,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=COMMANDS)
     parser.add_argument("--seed", type=int, default=0, help="of the lot")
     given = parser.parse_args(args)
-    torch.set_num_threads(1)
-    models.resnet18 = lambda weights=None: Narrow()
-    assert nettailor_cli.core.stages.start_fit, "loaded before the forks"
+    get_ready()
     with tempfile.TemporaryDirectory(prefix="kills-") as temporary:
         place = Place(Path(temporary))
         plain = prepare(place, given.commands)
@@ -533,6 +548,13 @@ def main(args: Sequence[str] | None = None) -> None:
                     sys.exit(f"{command}, run {number}, seed {given.seed}: {error}")
                 number += 1
             print(json.dumps(summary(command, plain[command], figures, short)), flush=True)
+
+
+def get_ready() -> None:
+    """What this process has to be before it forks."""
+    assert nettailor_cli.core.stages.start_fit, "loaded once, for all forks"
+    torch.set_num_threads(1)
+    models.resnet18 = lambda weights=None: Narrow()
 
 
 def summary(command: str, plain: Undisturbed, figures: Figures, short: int) -> dict[str, Any]:

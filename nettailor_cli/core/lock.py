@@ -84,14 +84,23 @@ def _take(directory: Path, progress: Progress) -> Lock:
         try:
             _lock(lock, progress)
             if _is(lock.file, lock.handle):  # or its owner has just removed it
-                os.ftruncate(lock.handle, 0)
-                os.pwrite(lock.handle, f"{os.getpid()} {platform.node()}\n".encode(), 0)
+                _sign(lock)
                 return lock
         except BaseException:
             os.close(lock.handle)
             raise
         os.close(lock.handle)
     raise UsageError(f"other commands start and end in {directory} all the time", "try again")
+
+
+def _sign(lock: Lock) -> None:
+    """Raises OSError; then there is no file."""
+    try:
+        os.ftruncate(lock.handle, 0)
+        os.pwrite(lock.handle, f"{os.getpid()} {platform.node()}\n".encode(), 0)
+    except OSError:
+        lock.file.unlink()
+        raise
 
 
 def _lock(lock: Lock, progress: Progress) -> None:

@@ -72,20 +72,6 @@ def carry_out(
     goes_on = job.resume and checkpoint.exists()
     epochs_done = check(checkpoint, identity=identity)["position"]["epoch"] if goes_on else 0
 
-    def note() -> None:
-        job.run.record(
-            {
-                **({} if about is None else {"run": about}),
-                "machine": _machine_document(bench.machine, job.processes),
-                # of a part, run.toml keeps what the stage as a whole was asked for
-                **({stage: to_document(_resolved(settings, bench), stage)} if part.name == stage else {}),
-            }
-        )
-        if not goes_on:
-            checkpoint.unlink(missing_ok=True)  # an older run's: a --resume after a crash must not find it
-        job.run.forget_after(stage, output, epochs_done)
-
-    job.processes.alone(note)
     run = Run(
         checkpoint=checkpoint,
         identity=identity,
@@ -98,6 +84,24 @@ def carry_out(
     training = bench.training(settings, stage_seed(part.name, settings.seed), part.share, job.processes)
     called = "" if part.name == stage else part.name
     loop = Training(trainee, training, bench.validation, settings, bench.machine, run, stage, part.floor, called)
+
+    def note() -> None:
+        job.run.record(
+            {
+                **({} if about is None else {"run": about}),
+                "machine": _machine_document(bench.machine, job.processes),
+                # of a part, run.toml keeps what the stage as a whole was asked for
+                **({stage: to_document(_resolved(settings, bench), stage)} if part.name == stage else {}),
+            }
+        )
+        # A --resume after a crash must find no older run's checkpoint, nor take what --force replaces for the result.
+        if not goes_on and output.exists():
+            loop.save()
+        elif not goes_on:
+            checkpoint.unlink(missing_ok=True)
+        job.run.forget_after(stage, output, epochs_done)
+
+    job.processes.alone(note)
     loop.go()
     metrics: dict[str, Any] = {}
     if (validation := bench.validation) is not None:
