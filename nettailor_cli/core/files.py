@@ -27,7 +27,10 @@ _WRONG_PLACE = {
 _ELSEWHERE = "choose another place to write to"
 
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
-"""How `write_atomically` calls a file until it is whole; the group is the name that it will have."""
+"""How a file or folder is called until it is whole; the group is the name that it will have."""
+
+_ASIDE = "old"
+"""In the temporary folder: what was there before, while it is being replaced."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -61,22 +64,29 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """What processes that were killed had half written in `folder`: of the file `name`, or of any.
+    """What processes that were killed had half written in `folder`: of the file or folder `name`, or of any.
 
     A living one holds a lock on its own. What can't be locked or removed stays; it is in nobody's way.
     """
     if fcntl is None:
         return
-    with contextlib.suppress(OSError):
-        leftovers = [
-            Path(entry)
-            for entry in os.scandir(folder)
-            if (found := _TEMPORARY.fullmatch(entry.name)) and name in (None, found[1]) and entry.is_file()
-        ]
-        for path in leftovers:
-            with contextlib.suppress(OSError), path.open("rb") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+    leftovers: list[tuple[Path, str]] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        named = ((Path(entry), _TEMPORARY.fullmatch(entry.name)) for entry in entries)
+        leftovers = [(path, found[1]) for path, found in named if found and name in (None, found[1])]
+    for path, own in leftovers:
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not path.is_dir():
+                    path.unlink()
+                    continue
+                if (path / _ASIDE).is_dir() and not (folder / own).exists():
+                    (path / _ASIDE).rename(folder / own)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 @contextlib.contextmanager
@@ -98,34 +108,46 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with an empty folder beside `folder`, flush the files that it wrote, and rename it to `folder`.
 
     A folder that is there is put aside first and deleted last; whatever goes wrong, it stays whole, and no half-written
-    one is ever called `folder`. Raises as `write_atomically` does.
+    one is ever called `folder`. After a kill just between the two renames there is none of that name, until the next
+    call brings the old one back. Raises as `write_atomically` does.
     """
     folder = folder.resolve()  # a link to a folder goes on pointing to it
-    temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-        new, old = temporary / "new", temporary / "old"
-        new.mkdir()
-        write(new)
-        for file in new.iterdir():
-            with file.open("rb+") as stream:
-                os.fsync(stream.fileno())
-        _flush_directory(new)
-        try:
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            raise
-        _flush_directory(folder.parent)
+        with temporary_folder(folder) as temporary:
+            new, old = temporary / "new", temporary / _ASIDE
+            new.mkdir()
+            write(new)
+            for file in new.iterdir():
+                with file.open("rb+") as stream:
+                    os.fsync(stream.fileno())
+            _flush_directory(new)
+            try:
+                if folder.exists():
+                    folder.rename(old)
+                new.rename(folder)
+            except BaseException:
+                if old.exists() and not folder.exists():
+                    old.rename(folder)
+                raise
+            _flush_directory(folder.parent)
     except OSError as error:
         raise explained(error, folder) from error
+
+
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, for as long as the body runs. What killed processes left of one is removed.
+
+    Raises OSError when there can't be one.
+    """
+    remove_leftovers(path.parent, path.name)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        with contextlib.nullcontext() if fcntl is None else _marked_as_live(os.open(folder, os.O_RDONLY)):
+            yield folder
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def explained(error: OSError, path: Path) -> UsageError | RunFailed:

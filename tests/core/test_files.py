@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import stat
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 
 from nettailor_cli.core import files
 from nettailor_cli.core.errors import RunFailed, UsageError
-from nettailor_cli.core.files import remove_leftovers, write_atomically, write_folder, write_text
+from nettailor_cli.core.files import remove_leftovers, temporary_folder, write_atomically, write_folder, write_text
 
 
 def names_in(folder: Path) -> list[str]:
@@ -237,7 +238,6 @@ class TestLeftovers:
         kept = [".file.tmp", ".file.abcdefgh.tmp.gz", ".file.ABCDEFGH.tmp", "file.abcdefgh.tmp"]
         for name in kept:
             (tmp_path / name).touch()
-        (tmp_path / ".folder.abcdefgh.tmp").mkdir()
 
         def write(temporary: Path) -> None:
             remove_leftovers(tmp_path)
@@ -246,7 +246,40 @@ class TestLeftovers:
 
         write_atomically(tmp_path / "file", write)
         assert (tmp_path / "file").read_text() == "whole"
-        assert names_in(tmp_path) == sorted([*kept, ".folder.abcdefgh.tmp", "file"])
+        assert names_in(tmp_path) == sorted([*kept, "file"])
+
+    @pytest.mark.parametrize("moment", ["while it is filled", "between the renames", "while the old one is deleted"])
+    def test_of_a_folder_nothing_is_lost_and_nothing_stays(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    ) -> None:
+        target = tmp_path / "folder"
+
+        def fill(text: str) -> Callable[[Path], None]:
+            return lambda folder: (folder / "file").write_text(text) and None
+
+        def die(*args: object, **options: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        write_folder(target, fill("old"))
+        child = os.fork()
+        if child == 0:
+            rename = Path.rename
+            if moment == "between the renames":
+                Path.rename = lambda path, to: die() if path.name == "new" else rename(path, to)  # type: ignore
+            elif moment == "while the old one is deleted":
+                shutil.rmtree = die  # type: ignore[assignment]
+            write_folder(target, die if moment == "while it is filled" else fill("new"))
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        assert len(names_in(tmp_path)) == (1 if moment == "between the renames" else 2)
+        remove_leftovers(tmp_path)
+        assert names_in(tmp_path) == ["folder"]
+        assert (target / "file").read_text() == ("new" if "deleted" in moment else "old")
+
+    def test_a_living_ones_folder_stays(self, tmp_path: Path) -> None:
+        with temporary_folder(tmp_path / "folder") as temporary:
+            remove_leftovers(tmp_path)
+            assert temporary.is_dir()
+        assert names_in(tmp_path) == []
 
     def test_where_nothing_can_be_locked_all_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         left = self.leave(tmp_path / "file")
