@@ -77,7 +77,7 @@ OWN_INTERVAL = 5
 """Every so manieth run keeps the tool's interval between checkpoints; the others have one after every step."""
 
 MODES = ("moment", "temporary", "call")
-LIMIT = 120.0
+LIMIT = 600.0
 """Seconds after which an attempt is taken to hang."""
 
 
@@ -547,6 +547,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 except Broken as error:
                     sys.exit(f"{command}, run {number}, seed {given.seed}: {error}")
                 number += 1
+                print(f"{command}: {figures.runs} of {given.runs} runs", file=sys.stderr, flush=True)
             print(json.dumps(summary(command, plain[command], figures, short)), flush=True)
 
 
