@@ -18,7 +18,15 @@ import typer
 
 from nettailor_cli.cli import processes
 from nettailor_cli.cli.output import Output
-from nettailor_cli.core.errors import DataError, FileError, GateNotMet, Interrupted, NettailorError, UsageError
+from nettailor_cli.core.errors import (
+    DataError,
+    FileError,
+    GateNotMet,
+    Interrupted,
+    NettailorError,
+    UsageError,
+    is_out_of_memory,
+)
 
 UNEXPECTED, WRONG, GATE = 1, 2, 3
 
@@ -63,7 +71,7 @@ def _explain(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "stopped", "", 128 + getattr(error, "signal", signal.SIGINT)
     text = str(error).strip().split("\n")[0]
-    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
+    if is_out_of_memory(error):
         return (
             f"out of memory: {text}",
             "try a smaller batch (--batch-size) or input (--size), or close other programs",

@@ -6,6 +6,7 @@ epoch. Whatever is shown is made harmless first: names from files may hold termi
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -105,8 +106,10 @@ class Output:
             self._print(Text.assemble(("hint: ", "cyan"), harmless(hint)))
 
     def _print(self, text: Text) -> None:
-        # soft_wrap: a log line is one line, and a path can be copied from a narrow terminal
-        self.err.print(text, soft_wrap=True)
+        # Nobody who reads it any more (2>&1 | head), or a full disk: that must not end a training.
+        with contextlib.suppress(OSError):
+            # soft_wrap: a log line is one line, and a path can be copied from a narrow terminal
+            self.err.print(text, soft_wrap=True)
 
 
 class HarmlessConsole(Console):

@@ -36,7 +36,7 @@ def prune(
     """Remove what the attention says is unimportant. Writes RUN/pruned.safetensors."""
     output = Output(as_json=as_json, quiet=quiet)
     path = output_file or student.parent / "pruned.safetensors"
-    result = prune_file(student, path, remove=remove, proxy_threshold=proxy_threshold, force=force)
+    result = prune_file(student, path, remove=remove, proxy_threshold=proxy_threshold, force=force, progress=output)
     if result.chosen:
         cost, backbone = result.document.graph.cost, result.document.graph.backbone
         reached = (

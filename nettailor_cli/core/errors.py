@@ -52,6 +52,15 @@ class Interrupted(NettailorError):
         self.signal = signal
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or the accelerator has no memory left; torch says so in words alone."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint naming the closest of `known`, or an empty text when nothing is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -6,12 +6,18 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nettailor_cli.core.errors import FileError, RunFailed, UsageError
+
+try:
+    import fcntl
+except ImportError:  # where there is none (Windows), a file that is open can't be removed, which does as well
+    fcntl = None  # type: ignore[assignment]
 
 _WRONG_PLACE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG
@@ -20,71 +26,132 @@ _WRONG_PLACE = {
 
 _ELSEWHERE = "choose another place to write to"
 
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
+"""How a file or folder is called until it is whole; the group is the name that it will have."""
+
+_ASIDE = "old"
+"""In the temporary folder: what was there before, while it is being replaced."""
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a name beside `path`, flush what it wrote, and rename it to `path`.
 
-    Whatever goes wrong, an older file at `path` stays whole. Raises UsageError when the directory can't be written to
-    and RunFailed when the disk is full or fails.
+    Whatever goes wrong, an older file at `path` stays whole. What a process that was killed had half written of `path`
+    is removed. Raises UsageError when the directory can't be written to and RunFailed when the disk is full or fails.
     """
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, path.name)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
         temporary = Path(name)
-        write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a model file is an ordinary file
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with _marked_as_live(handle):
+            write(temporary)
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a model file is an ordinary file
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
         temporary = None
         _flush_directory(path.parent)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
 
 
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """What processes that were killed had half written in `folder`: of the file or folder `name`, or of any.
+
+    A living one holds a lock on its own. What can't be locked or removed stays; it is in nobody's way.
+    """
+    if fcntl is None:
+        return
+    leftovers: list[tuple[Path, str]] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        named = ((Path(entry), _TEMPORARY.fullmatch(entry.name)) for entry in entries)
+        leftovers = [(path, found[1]) for path, found in named if found and name in (None, found[1])]
+    for path, own in leftovers:
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not path.is_dir():
+                    path.unlink()
+                    continue
+                if (path / _ASIDE).is_dir() and not (folder / own).exists():
+                    (path / _ASIDE).rename(folder / own)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
+@contextlib.contextmanager
+def _marked_as_live(handle: int) -> Iterator[None]:
+    """While the body runs nobody takes the open file `handle` for a leftover; a kill takes the mark away."""
+    if fcntl is None:  # an open file could not be renamed, either
+        os.close(handle)
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: then nobody gets one, nothing is removed
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with an empty folder beside `folder`, flush the files that it wrote, and rename it to `folder`.
 
     A folder that is there is put aside first and deleted last; whatever goes wrong, it stays whole, and no half-written
-    one is ever called `folder`. Raises as `write_atomically` does.
+    one is ever called `folder`. After a kill just between the two renames there is none of that name, until the next
+    call brings the old one back. Raises as `write_atomically` does.
     """
     folder = folder.resolve()  # a link to a folder goes on pointing to it
-    temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-        new, old = temporary / "new", temporary / "old"
-        new.mkdir()
-        write(new)
-        for file in new.iterdir():
-            with file.open("rb+") as stream:
-                os.fsync(stream.fileno())
-        _flush_directory(new)
-        try:
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            raise
-        _flush_directory(folder.parent)
+        with temporary_folder(folder) as temporary:
+            new, old = temporary / "new", temporary / _ASIDE
+            new.mkdir()
+            write(new)
+            for file in new.iterdir():
+                with file.open("rb+") as stream:
+                    os.fsync(stream.fileno())
+            _flush_directory(new)
+            try:
+                if folder.exists():
+                    folder.rename(old)
+                new.rename(folder)
+            except BaseException:
+                if old.exists() and not folder.exists():
+                    old.rename(folder)
+                raise
+            _flush_directory(folder.parent)
     except OSError as error:
-        raise _explained(error, folder) from error
+        raise explained(error, folder) from error
+
+
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, for as long as the body runs. What killed processes left of one is removed.
+
+    Raises OSError when there can't be one.
+    """
+    remove_leftovers(path.parent, path.name)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        with contextlib.nullcontext() if fcntl is None else _marked_as_live(os.open(folder, os.O_RDONLY)):
+            yield folder
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _explained(error: OSError, path: Path) -> UsageError | RunFailed:
+def explained(error: OSError, path: Path) -> UsageError | RunFailed:
+    """What to raise when the system does not let us write `path`."""
     message = f"can't write {path}: {error.strerror or error}"
     if error.errno in _WRONG_PLACE:
         return UsageError(message, _ELSEWHERE)

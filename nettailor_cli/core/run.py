@@ -5,6 +5,7 @@ RUN/run.toml       every resolved setting, per stage; a later command takes it a
 RUN/latency.toml   what the student was tailored for with --cost latency
 RUN/log.jsonl      one line per epoch
 RUN/checkpoints/   what --resume goes on from
+RUN/.lock          while a command writes, see `lock.py`
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any
 
 import tomli_w
 
-from nettailor_cli.core.errors import FileError, RunFailed, UsageError
-from nettailor_cli.core.files import read_small, write_text
+from nettailor_cli.core.errors import FileError, UsageError
+from nettailor_cli.core.files import explained, read_small, remove_leftovers, write_text
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.settings import STAGES
 from nettailor_cli.core.strict import LARGEST_TOML, parse_json, parse_toml
@@ -71,14 +72,22 @@ class RunDirectory:
         document = self.read()
         for name, values in tables.items():
             document[name] = {key: value for key, value in values.items() if value is not None}
-        text = tomli_w.dumps(document)
+        content = tomli_w.dumps(document)
         try:
-            text.encode()
+            content.encode()
         except UnicodeEncodeError as error:
-            line = text[text.rfind("\n", 0, error.start) + 1 :].partition("\n")[0]
+            line = content[content.rfind("\n", 0, error.start) + 1 :].partition("\n")[0]
             message = f"{self.toml} can't hold {line}: the name is not valid UTF-8"
             raise UsageError(message, "rename that file or folder") from error
-        write_text(self.toml, text)
+        write_text(self.toml, content)
+
+    def remove_leftovers(self) -> None:
+        """What commands that were killed had half written, here and in the runs of `fit`'s parts."""
+        for folder in (self.path, self.path / "checkpoints", self.path / "search"):
+            remove_leftovers(folder)
+        for parts in (self.path / "folds", self.path / "baselines"):
+            for part in parts.iterdir() if parts.is_dir() else ():
+                RunDirectory(part).remove_leftovers()
 
     def forget_after(self, stage: str, output: Path, epoch: int) -> None:
         """Take what log.jsonl says of `stage` at `output` after `epoch` out of it: those epochs are done again."""
@@ -91,13 +100,15 @@ class RunDirectory:
             write_text(self.log_file, "".join(kept))
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append one line to log.jsonl. Raises RunFailed when the disk is full."""
+        """Append one line to log.jsonl. Raises as `files.write_atomically`."""
         try:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             with self.log_file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
         except OSError as error:
-            raise RunFailed(f"can't write {self.log_file}: {error.strerror}") from error
+            raise explained(error, self.log_file) from error
 
 
 _ANOTHER = "delete it, or choose another --run"

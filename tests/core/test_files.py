@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from nettailor_cli.core import files
 from nettailor_cli.core.errors import RunFailed, UsageError
-from nettailor_cli.core.files import write_atomically, write_folder, write_text
+from nettailor_cli.core.files import remove_leftovers, temporary_folder, write_atomically, write_folder, write_text
 
 
 def names_in(folder: Path) -> list[str]:
@@ -204,3 +207,89 @@ class TestWriteFolder:
         (tmp_path / "file").touch()
         with pytest.raises(UsageError, match="can't write"):
             write_folder(tmp_path / "file" / "folder", self.fill("new"))
+
+
+class TestLeftovers:
+    """What a process that was killed had half written."""
+
+    def leave(self, target: Path) -> Path:
+        """Have another process killed while it writes `target`. What it leaves."""
+
+        def write(temporary: Path) -> None:
+            temporary.write_text("ha")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        child = os.fork()
+        if child == 0:
+            write_atomically(target, write)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        [left] = target.parent.glob(".*.tmp")
+        assert left.read_text() == "ha" and not target.exists()
+        return left
+
+    def test_the_next_one_that_writes_the_file_removes_it(self, tmp_path: Path) -> None:
+        self.leave(tmp_path / "file")
+        write_text(tmp_path / "other", "whole")
+        assert len(names_in(tmp_path)) == 2
+        write_text(tmp_path / "file", "whole")
+        assert names_in(tmp_path) == ["file", "other"]
+
+    def test_a_living_ones_file_and_what_is_not_ours_stay(self, tmp_path: Path) -> None:
+        kept = [".file.tmp", ".file.abcdefgh.tmp.gz", ".file.ABCDEFGH.tmp", "file.abcdefgh.tmp"]
+        for name in kept:
+            (tmp_path / name).touch()
+
+        def write(temporary: Path) -> None:
+            remove_leftovers(tmp_path)
+            write_text(tmp_path / "file", "of another that is quicker")
+            temporary.write_text("whole")
+
+        write_atomically(tmp_path / "file", write)
+        assert (tmp_path / "file").read_text() == "whole"
+        assert names_in(tmp_path) == sorted([*kept, "file"])
+
+    @pytest.mark.parametrize("moment", ["while it is filled", "between the renames", "while the old one is deleted"])
+    def test_of_a_folder_nothing_is_lost_and_nothing_stays(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    ) -> None:
+        target = tmp_path / "folder"
+
+        def fill(text: str) -> Callable[[Path], None]:
+            return lambda folder: (folder / "file").write_text(text) and None
+
+        def die(*args: object, **options: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        write_folder(target, fill("old"))
+        child = os.fork()
+        if child == 0:
+            rename = Path.rename
+            if moment == "between the renames":
+                Path.rename = lambda path, to: die() if path.name == "new" else rename(path, to)  # type: ignore
+            elif moment == "while the old one is deleted":
+                shutil.rmtree = die  # type: ignore[assignment]
+            write_folder(target, die if moment == "while it is filled" else fill("new"))
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        assert len(names_in(tmp_path)) == (1 if moment == "between the renames" else 2)
+        remove_leftovers(tmp_path)
+        assert names_in(tmp_path) == ["folder"]
+        assert (target / "file").read_text() == ("new" if "deleted" in moment else "old")
+
+    def test_a_living_ones_folder_stays(self, tmp_path: Path) -> None:
+        with temporary_folder(tmp_path / "folder") as temporary:
+            remove_leftovers(tmp_path)
+            assert temporary.is_dir()
+        assert names_in(tmp_path) == []
+
+    def test_where_nothing_can_be_locked_all_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        left = self.leave(tmp_path / "file")
+
+        def refuse(*args: object) -> None:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(files.fcntl, "flock", refuse)
+        write_text(tmp_path / "file", "whole")
+        assert names_in(tmp_path) == sorted([left.name, "file"])
+        monkeypatch.setattr(files, "fcntl", None)
+        write_text(tmp_path / "file", "again")
+        assert names_in(tmp_path) == sorted([left.name, "file"])

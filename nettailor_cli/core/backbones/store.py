@@ -5,7 +5,6 @@ Whatever comes from outside is kept in HOME/backbones for good, and from then on
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from nettailor_cli.core.backbones.listing import SHORT, StoredBackbone, folder, 
 from nettailor_cli.core.backbones.preprocessing_choice import choose
 from nettailor_cli.core.backbones.weights_file import read_weights
 from nettailor_cli.core.errors import FileError, NettailorError, RunFailed, UsageError, did_you_mean
-from nettailor_cli.core.files import sha256_of
+from nettailor_cli.core.files import sha256_of, temporary_folder
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.progress import Progress, Silent
 
@@ -221,8 +220,8 @@ def _torchvision_file(name: BackboneName, url: str, home: Path, progress: Progre
         return read_weights(by_hand)[0], f"from {by_hand}"
     try:
         folder(home).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder(home)) as temporary:
-            file = Path(temporary) / by_hand.name
+        with temporary_folder(by_hand) as temporary:
+            file = temporary / by_hand.name
             download(url, file, progress)
             return read_weights(file)[0], f"downloaded from {url}"
     except DownloadError as error:

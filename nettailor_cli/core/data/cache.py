@@ -24,13 +24,8 @@ from typing import BinaryIO
 from nettailor_cli.core.data.cache_file import CacheFile, Pixels, entry, footer, read_cache_file, row_bytes, stem
 from nettailor_cli.core.data.parallel import in_parallel
 from nettailor_cli.core.errors import NettailorError, RunFailed, UsageError
-from nettailor_cli.core.files import size_text, write_atomically
+from nettailor_cli.core.files import remove_leftovers, size_text, write_atomically
 from nettailor_cli.core.progress import Progress
-
-try:
-    import fcntl
-except ImportError:  # where there is none (Windows), a file that is open can't be removed, which does as well
-    fcntl = None  # type: ignore[assignment]
 
 Keep = Callable[[int, Pixels], None]
 """Takes the position of a picture and its pixels (side, side, 3); may be called from several threads."""
@@ -83,7 +78,7 @@ class Cache:
         Raises NotCached when there is no room, or no way to write.
         """
         self.check(len(keys), side)
-        self._remove_leftovers()
+        remove_leftovers(self.folder)
         rows = self._find(set(keys), side, workers, progress)
         missing = [position for position, key in enumerate(keys) if key not in rows]
         used = {file.path for file, _ in rows.values()}
@@ -156,25 +151,24 @@ class Cache:
 
         def write(temporary: Path) -> None:
             stream = temporary.open("wb")
-            open_until_renamed.callback(_close, stream)
-            with contextlib.suppress(OSError):  # a file system without locks: then nobody gets one, nothing is removed
-                _mark_as_live(stream)
+            try:
 
-            def keep(position: int, pixels: Pixels) -> None:
-                described = entry(key_at[position], pixels)
-                with lock:
-                    stream.write(pixels.data)
-                    table.extend(described)
+                def keep(position: int, pixels: Pixels) -> None:
+                    described = entry(key_at[position], pixels)
+                    with lock:
+                        stream.write(pixels.data)
+                        table.extend(described)
 
-            decode(positions, keep)
-            if not table:
-                raise _NothingRead
-            stream.write(table + footer(side, table))
-            stream.flush()
+                decode(positions, keep)
+                if not table:
+                    raise _NothingRead
+                stream.write(table + footer(side, table))
+                stream.flush()
+            finally:
+                _close(stream)
 
         try:
-            with contextlib.ExitStack() as open_until_renamed:
-                write_atomically(path, write)
+            write_atomically(path, write)
             added = read_cache_file(path, side)
         except _NothingRead:
             return None
@@ -185,13 +179,6 @@ class Cache:
         if added is None:
             raise NotCached(f"{path} is damaged as soon as it is written")
         return added
-
-    def _remove_leftovers(self) -> None:
-        """What a process that was killed had half written. A living one holds a lock on its own."""
-        for path in self.folder.glob(f".*{_SUFFIX}.*.tmp"):
-            with contextlib.suppress(OSError), path.open("rb+") as stream:
-                _mark_as_live(stream)
-                path.unlink()
 
 
 def _whole(file: CacheFile, rows: Sequence[int], workers: int, progress: Progress) -> bool:
@@ -214,12 +201,6 @@ def _close(stream: BinaryIO) -> None:
     """After a success all is flushed; after a failure, that the rest can't be written either is no news."""
     with contextlib.suppress(OSError):
         stream.close()
-
-
-def _mark_as_live(stream: BinaryIO) -> None:
-    """Raises OSError when another process has marked it. The mark goes when the stream is closed, or by a kill."""
-    if fcntl is not None:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _free(folder: Path) -> int:

@@ -61,7 +61,7 @@ class Fold:
 
     def loss(self, graph: Graph, sources: Sequence[Source]) -> float:
         """See `Probe.loss`. Raises Interrupted when the user asked to stop: finished candidates are kept anyway."""
-        signal = self.job.stop()
+        signal = self.job.stop_or_fail()
         if signal is not None:
             raise Interrupted("search: stopped, finished candidates are kept", "fit --resume goes on", signal=signal)
         return self.probe.loss(graph, sources)

@@ -73,6 +73,19 @@ def carry_out(
     goes_on = job.resume and checkpoint.exists()
     epochs_done = check(checkpoint, identity=identity)["position"]["epoch"] if goes_on else 0
 
+    run = Run(
+        checkpoint=checkpoint,
+        identity=identity,
+        resume=goes_on,
+        progress=job.progress,
+        log=_logger(job, output),
+        stop=job.stop_or_fail,
+        processes=job.processes,
+    )
+    training = bench.training(settings, stage_seed(part.name, settings.seed), part.share, job.processes)
+    called = "" if part.name == stage else part.name
+    loop = Training(trainee, training, bench.validation, settings, bench.machine, run, stage, part.floor, called)
+
     def note() -> None:
         job.run.record(
             {
@@ -82,23 +95,14 @@ def carry_out(
                 **({stage: to_document(_resolved(settings, bench), stage)} if part.name == stage else {}),
             }
         )
+        # A --resume after a crash must find no older run's checkpoint, nor take what --force replaces for the result.
+        if not goes_on and output.exists():
+            loop.save()
+        elif not goes_on:
+            checkpoint.unlink(missing_ok=True)
         job.run.forget_after(stage, output, epochs_done)
-        if not goes_on:
-            checkpoint.unlink(missing_ok=True)  # an older run's: a --resume after a crash must not find it
 
     job.processes.alone(note)
-    run = Run(
-        checkpoint=checkpoint,
-        identity=identity,
-        resume=goes_on,
-        progress=job.progress,
-        log=_logger(job, output),
-        stop=job.stop,
-        processes=job.processes,
-    )
-    training = bench.training(settings, stage_seed(part.name, settings.seed), part.share, job.processes)
-    called = "" if part.name == stage else part.name
-    loop = Training(trainee, training, bench.validation, settings, bench.machine, run, stage, part.floor, called)
     loop.go()
     metrics: dict[str, Any] = {}
     if (validation := bench.validation) is not None:
@@ -112,6 +116,7 @@ def carry_out(
     document = replace(document, environment=environment)
 
     def write() -> None:
+        job.check_lock()
         delta.write(output, document, tensors)
         checkpoint.unlink(missing_ok=True)
 
@@ -160,6 +165,7 @@ def _logger(job: Job, output: Path) -> Callable[[dict[str, Any]], None]:
     board = TensorBoard(job.run.path / "tensorboard" / output.stem) if job.tensorboard else None
 
     def log(record: dict[str, Any]) -> None:
+        job.check_lock()
         job.run.log({"file": output.name, **record})
         if board is not None:
             board.log(record)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nettailor_cli.core.errors import UsageError
+from nettailor_cli.core.errors import NettailorError, UsageError
 from nettailor_cli.core.files import check_place
+from nettailor_cli.core.lock import Lock, locked
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.settings import Settings
@@ -24,7 +26,8 @@ class Job:
     data: the folder of pictures; None where an earlier stage's is meant. home: where backbones and decoded pictures are
     kept. backbone, weights, mean, std: see `backbones.store.find`. size: pixels, None for the backbone's own.
     flags: the settings that were typed; preset, config: see `settings.resolve`. stop, processes: see
-    `training.loop.Run`; where there are several, `progress` is silent in all but the main one.
+    `training.loop.Run`; where there are several, `progress` is silent in all but the main one. held: the run, or the
+    one that it is a part of, is this command's, and `lock` is what the main process has of it.
     """
 
     run: RunDirectory
@@ -44,6 +47,42 @@ class Job:
     force: bool = False
     tensorboard: bool = False
     processes: Processes = ALONE
+    held: bool = False
+    lock: Lock | None = None
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[Job]:
+        """This job with its run locked, for as long as the body runs. A part of one that has it, has it as well.
+
+        Leftovers of commands that were killed are removed. Raises as `lock.locked`, in all processes alike.
+        """
+        if self.held:
+            yield self
+            return
+        lock: Lock | None = None
+        refusal: NettailorError | None = None
+        with contextlib.ExitStack() as stack:
+            if self.processes.is_main:
+                try:
+                    lock = stack.enter_context(locked(self.run.path, self.progress))
+                except NettailorError as error:
+                    refusal = error
+            refusal = self.processes.from_main(lambda: refusal)
+            if refusal is not None:
+                raise refusal
+            if self.processes.is_main:
+                self.run.remove_leftovers()
+            yield replace(self, held=True, lock=lock)
+
+    def check_lock(self) -> None:
+        """Raises RunFailed when the run directory was removed meanwhile."""
+        if self.lock is not None:
+            self.lock.check()
+
+    def stop_or_fail(self) -> int | None:
+        """What `stop` gives. Raises as `check_lock`: both are asked after every step."""
+        self.check_lock()
+        return self.stop()
 
     def data_folder(self) -> Path:
         """The folder that was named, or the run's own. Raises UsageError when there is none."""

@@ -8,6 +8,8 @@ from pathlib import Path
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.lock import locked
+from nettailor_cli.core.progress import SILENT, Progress
 from nettailor_cli.core.pruning import Pruned, prune, prune_to
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.task_tensors import tensors_for
@@ -27,13 +29,31 @@ class PruneResult:
 
 
 def prune_file(
-    student: Path, output: Path, *, remove: int | None, proxy_threshold: float = PROXY_THRESHOLD, force: bool = False
+    student: Path,
+    output: Path,
+    *,
+    remove: int | None,
+    proxy_threshold: float = PROXY_THRESHOLD,
+    force: bool = False,
+    progress: Progress = SILENT,
 ) -> PruneResult:
     """Prune the model file `student` into `output`.
 
-    `remove` None means as many universal blocks as it takes to come to `MACS_SHARE` of the backbone's MACs. Raises
-    UsageError when `remove` is too large, FileError when the file is a teacher or damaged.
+    `remove` None means as many universal blocks as it takes to come to `MACS_SHARE` of the backbone's MACs. A student
+    in a run directory is noted in run.toml, so the run is locked. Raises UsageError when `remove` is too large or
+    another command writes into the run, FileError when the file is a teacher or damaged.
     """
+    run = RunDirectory(student.parent)
+    if not run.toml.exists():
+        return _prune_file(student, output, remove, proxy_threshold, force)
+    with locked(run.path, progress):
+        run.remove_leftovers()
+        result = _prune_file(student, output, remove, proxy_threshold, force)
+        run.record({"prune": result.document.settings["prune"]})
+        return result
+
+
+def _prune_file(student: Path, output: Path, remove: int | None, proxy_threshold: float, force: bool) -> PruneResult:
     refuse_to_overwrite(output, force=force)
     document, tensors = delta.read(student)
     if document.stage == delta.TEACHER:
@@ -54,7 +74,4 @@ def prune_file(
         metrics={name: metric for name, metric in document.metrics.items() if name != delta.MODEL},
     )
     delta.write(output, smaller, tensors_for(pruned.graph, [(document.graph, tensors)]))
-    run = RunDirectory(student.parent)
-    if run.toml.exists():
-        run.record({"prune": smaller.settings["prune"]})
     return PruneResult(smaller, pruned.removed, chosen=remove is None)

@@ -54,6 +54,11 @@ _MACHINE = ("device", "precision", "workers", "cache_limit", "memory_limit", "ac
 
 def start_teach(job: Job) -> ModelDocument:
     """`nettailor teach`: writes RUN/teacher.safetensors and returns its document."""
+    with job.holding() as held:
+        return _teach(held)
+
+
+def _teach(job: Job) -> ModelDocument:
     output = job.run.teacher
     if not ready_to_write(job, TEACH, output):
         return delta.read_document(output)
@@ -70,6 +75,11 @@ def start_tailor(
     job: Job, teacher: Path | None = None, *, no_teacher: bool = False, latency_table: Path | None = None
 ) -> ModelDocument:
     """`nettailor tailor`: writes RUN/student.safetensors, after RUN/teacher.safetensors if none fits."""
+    with job.holding() as held:
+        return _tailor(held, teacher, no_teacher=no_teacher, latency_table=latency_table)
+
+
+def _tailor(job: Job, teacher: Path | None, *, no_teacher: bool, latency_table: Path | None) -> ModelDocument:
     output = job.run.student
     if not ready_to_write(job, TAILOR, output):
         return delta.read_document(output)
@@ -114,7 +124,15 @@ def start_tailor(
 def start_finetune(
     job: Job, pruned: Path, output: Path, teacher: Path | None = None, *, no_teacher: bool = False
 ) -> ModelDocument:
-    """`nettailor finetune`: trains the network in `pruned` and writes `output`."""
+    """`nettailor finetune`: trains the network in `pruned` and writes `output`.
+
+    What is locked is the run, which has the log, the settings and the checkpoints of all outputs, wherever these lie.
+    """
+    with job.holding() as held:
+        return _finetune(held, pruned, output, teacher, no_teacher=no_teacher)
+
+
+def _finetune(job: Job, pruned: Path, output: Path, teacher: Path | None, *, no_teacher: bool) -> ModelDocument:
     if not ready_to_write(job, FINETUNE, output):
         return delta.read_document(output)
     with job.processes.main_first():

@@ -67,6 +67,11 @@ def start_fit(job: Job, asked: Asked, *, baselines: bool = False, latency_table:
     `job.resume` what is not typed is as the run remembers it. Raises UsageError, DataError and FileError as the stages
     do, and DataError when there is nothing to validate on.
     """
+    with job.holding() as held:
+        return _fit(held, asked, baselines=baselines, latency_table=latency_table)
+
+
+def _fit(job: Job, asked: Asked, *, baselines: bool, latency_table: Path | None) -> Fitted:
     if job.resume:
         asked = remembered(asked, job.run.read().get("fit", {}))
     config = None if asked.config is None else Path(asked.config)
@@ -86,6 +91,7 @@ def start_fit(job: Job, asked: Asked, *, baselines: bool = False, latency_table:
     chosen, tensors = delta.read(first.file(choice.row.name))
     told = {"tolerance": asked.accuracy_matters, "folds": len(folds), **vars(plan), "met": choice.met}
     chosen = replace(chosen, settings={**chosen.settings, "fit": told})
+    job.check_lock()
     job.processes.alone(lambda: delta.write(job.run.model, chosen, tensors))
     if baselines:
         rows += [search.unpruned(), search.random(len(choice.row.blocks)), *fine_tuned(first, choice.row)]

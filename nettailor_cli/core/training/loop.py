@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nettailor_cli.core.data import Batch, Batches
-from nettailor_cli.core.errors import FileError, Interrupted, RunFailed, UsageError
+from nettailor_cli.core.errors import FileError, Interrupted, RunFailed, UsageError, is_out_of_memory
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.settings import Settings
 from nettailor_cli.core.state import check_state, copy_state, first_broken, snapshot
@@ -130,20 +130,39 @@ class Training:
     def go(self) -> None:
         """Train in place. With `patience`, the best epoch's state is what stays.
 
-        Raises Interrupted after the state was saved, RunFailed when the loss or a weight is not finite: the checkpoint
-        stays as it was.
+        Raises Interrupted after the state was saved, and RunFailed when the loss or a weight is not finite, or memory
+        is short: the checkpoint stays as it was.
         """
         if self.run.resume:
             self._restore()
         self.run.progress.start(self.part or self.what, self.steps)
         self.run.progress.advance(self.position.epoch * self.batches + self.position.batch)
         while self.position.epoch < self.settings.epochs and not (self._patience_is_over() or self.given_up):
-            self._epoch()
+            try:
+                self._epoch()
+            except (RuntimeError, MemoryError) as error:
+                if is_out_of_memory(error):
+                    raise self._too_large(error) from error
+                raise
         self.run.progress.finish()
         if self.best:
             copy_state(self.trainee.state(), self.best)
             epoch, accuracy = self.position.best_epoch, self.position.best_accuracy
             self.run.progress.note(f"{self.what}: keeps epoch {epoch} (val accuracy {accuracy:.2f} %)")
+
+    def _too_large(self, error: BaseException) -> RunFailed:
+        """What to do when a step does not fit into memory. Other settings are another run, so it starts again."""
+        size, parts = self.settings.batch_size, self.settings.accumulate
+        smaller = [f"--batch-size {size // 2}"] if size // 2 >= self.processes.count * parts else []
+        if self.training.smallest >= 2 * self.processes.count * parts:
+            smaller.append(f"--accumulate {2 * parts}")
+        less = " or ".join(smaller) or "a smaller --size"
+        saved = "the last checkpoint stays, " if self.run.checkpoint.exists() else ""
+        return RunFailed(
+            f"{self.what}: out of memory in epoch {self.position.epoch + 1}, with --batch-size {size}: "
+            + (str(error).strip().split("\n")[0] or type(error).__name__),
+            f"the same command with --force and {less}; {saved}--resume goes on once more memory is free",
+        )
 
     def _epoch(self) -> None:
         position = self.position
@@ -160,7 +179,7 @@ class Training:
             self.run.progress.advance(1, {"epoch": position.epoch + 1, **_means(position.sums), "images/s": speed})
             self._stop_if_asked()
             if self.processes.is_main and time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-                self._save()
+                self.save()
         self._end_epoch(seen, time.perf_counter() - started)
 
     def _step(self, batch: Batch) -> dict[str, float]:
@@ -223,14 +242,15 @@ class Training:
     def _stop_if_asked(self) -> None:
         signal = self.processes.agreed(self.run.stop())
         if signal is not None:
-            self.processes.alone(self._save)
+            self.processes.alone(self.save)
             raise Interrupted(
                 f"{self.what}: stopped in epoch {self.position.epoch + 1}, state saved",
                 "the same command with --resume goes on",
                 signal=signal,
             )
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the checkpoint; in the main process. Raises as `files.write_atomically`."""
         momentum = {}
         for name, parameter in self._parameters().items():
             buffer = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
