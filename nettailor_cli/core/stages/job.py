@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nettailor_cli.core.data import data_folder
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.files import check_place
 from nettailor_cli.core.progress import Progress
@@ -22,10 +23,10 @@ from nettailor_cli.core.training.processes import ALONE, Processes
 class Job:
     """What was typed, and whom the work reports to.
 
-    data: the folder of pictures; None where an earlier stage's is meant. home: where backbones and decoded pictures are
-    kept. backbone, weights, mean, std: see `backbones.store.find`. size: pixels, None for the backbone's own.
-    flags: the settings that were typed; preset, config: see `settings.resolve`. stop, processes: see
-    `training.loop.Run`; where there are several, `progress` is silent in all but the main one.
+    data: the folder of pictures, or torchvision:NAME; None where an earlier stage's is meant. home: where backbones,
+    downloaded sets and decoded pictures are kept. backbone, weights, mean, std: see `backbones.store.find`. size:
+    pixels, None for the backbone's own. flags: the settings that were typed; preset, config: see `settings.resolve`.
+    stop, processes: see `training.loop.Run`; where there are several, `progress` is silent in all but the main one.
     """
 
     run: RunDirectory
@@ -47,9 +48,13 @@ class Job:
     processes: Processes = ALONE
 
     def data_folder(self) -> Path:
-        """The folder that was named, or the run's own. Raises UsageError when there is none."""
+        """The folder that was named, or the run's own; a set of torchvision's is downloaded if it has to be.
+
+        Raises UsageError when there is none, or it can't be had.
+        """
         if self.data is not None:
-            return self.data
+            with self.processes.main_first():
+                return data_folder(self.data, self.home, self.progress)
         earlier = self.run.read().get("run", {}).get("data")
         if earlier is None:
             raise UsageError("which pictures?", "name their folder with --data DIR")
