@@ -10,9 +10,9 @@ The challenge's test labels were not public (SET_test_stripped.json). Where anno
 labels_test.zip of the authors' repository, train, val and test are the challenge's. Otherwise its val becomes test,
 and the tool sets its own val aside from train.
 
-Pictures come with a short side of 72 px. Of the sets that are used at 72 px the middle 72 x 72 is written, with a
-border that the tool takes off again (`common.framed`); of those cropped to 64 px the files are linked. For 64 px the
-tool resizes to 73, not 72, before it crops.
+Pictures come with a short side of 72 px (a few: 73). Of the sets that are used at 72 px the middle 72 x 72 is written,
+with a border that the tool takes off again (`common.framed`); of those cropped to 64 px the files are linked. For 64 px
+the tool resizes to 73, not 72, before it crops.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ def _annotations(file: Path) -> dict[str, Any]:
 def _middle(path: Path, size: int) -> Image.Image:
     with Image.open(present(path)) as opened:
         image = opened.convert("RGB")
-    if min(image.size) != SHORT_SIDE:
-        raise DataError(f"{path} has {image.width} x {image.height} pixels: the decathlon's short side is {SHORT_SIDE}")
+    if min(image.size) != SHORT_SIDE:  # a few of aircraft and dtd have 73
+        scale = SHORT_SIDE / min(image.size)
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
     left, top = (image.width - SHORT_SIDE) // 2, (image.height - SHORT_SIDE) // 2
     return framed(image.crop((left, top, left + SHORT_SIDE, top + SHORT_SIDE)), size)
 
