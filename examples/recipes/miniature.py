@@ -227,7 +227,7 @@ def python2_pickle(values: dict[str, Any]) -> bytes:
 
     def array(numbers: np.ndarray[Any, Any]) -> bytes:
         made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
-        kind = b"cnumpy\ndtype\n" + text(b"f8") + b"K\x00K\x01\x87R(K\x03" + text(b"<") + b"NN"
+        kind = b"cnumpy\ndtype\n" + text(b"f8") + b"K\x00K\x01\x87R(K\x03" + text(b"<") + b"NNN"
         kind += 2 * b"J\xff\xff\xff\xff" + b"K\x00tb"
         shape = b"K" + bytes([len(numbers)]) + b"\x85"
         return made + b"(K\x01" + shape + kind + b"\x89" + text(numbers.astype("<f8").tobytes()) + b"tb"

@@ -251,7 +251,7 @@ class Miniature:
     backbone: str = "resnet18.tiny_imagenet"
     candidates: tuple[int, ...] = (2, 4)
     size: int | None = 32
-    words: tuple[str, ...] = ("--epochs", "1", "--batch-size", "8", "--device", "cpu", "--precision", "fp32")
+    words: str = "--epochs 1 --batch-size 8 --lr 0.01 --device cpu --precision fp32"
 
 
 def parser(doc: str | None, *, out: str, backbone: str, sets: Sequence[str]) -> argparse.ArgumentParser:
@@ -278,7 +278,7 @@ def plan_of(
 
         out = own.out / "miniature"
         getattr(drawn, miniature.lay_out)(out / "source", out / "data", own.sets, miniature.size)
-        words = (*miniature.words, *own.words)
+        words = (*miniature.words.split(), *own.words)
         plan = Plan(out, out / "data", miniature.backbone, None, miniature.candidates, words)
         return plan, () if miniature.size is None else ("--size", str(miniature.size))
     if own.data is None:
