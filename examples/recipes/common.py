@@ -8,8 +8,9 @@ that this very cut takes off again: `framed`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,13 @@ def framed(image: Image.Image, size: int) -> Image.Image:
 
 
 Reader = Callable[..., None]
+Option = tuple[str, dict[str, Any]]
+SIZE = 224
+SIZE_OPTION: Option = ("--size", {"type": int, "default": SIZE, "help": f"the input size that it is for ({SIZE})"})
+WHOLE_OPTION: Option = ("--whole", {"action": "store_true", "help": "the pictures as they are"})
 
 
-def main(reader: Reader, doc: str | None, *options: tuple[str, dict[str, Any]]) -> None:
+def main(reader: Reader, doc: str | None, *options: Option) -> None:
     """The command line of a script: SOURCE, TO and `options`, which go to `reader(source, layout, ...)` by name."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="what was downloaded, unpacked")
@@ -109,8 +114,15 @@ def main(reader: Reader, doc: str | None, *options: tuple[str, dict[str, Any]]) 
     for flag, details in options:
         parser.add_argument(flag, **details)
     arguments = vars(parser.parse_args())
-    try:
+    with errors_told():
         print(lay_out(reader, arguments.pop("source"), arguments.pop("to"), **arguments))
+
+
+@contextlib.contextmanager
+def errors_told() -> Iterator[None]:
+    """What is wrong with the files, as one message, and exit code 2."""
+    try:
+        yield
     except NettailorError as error:
         print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         sys.exit(2)

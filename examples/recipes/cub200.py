@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import TEST, TRAIN, Box, cut, main, straight, table
+from common import SIZE, SIZE_OPTION, TEST, TRAIN, WHOLE_OPTION, Box, cut, main, straight, table
 
 from nettailor_cli.core.data.layout import Layout
-
-SIZE = 224
 
 
 def read(source: Path, layout: Layout, *, size: int = SIZE, whole: bool = False) -> None:
@@ -28,8 +26,4 @@ def read(source: Path, layout: Layout, *, size: int = SIZE, whole: bool = False)
 
 
 if __name__ == "__main__":
-    main(
-        read, __doc__,
-        ("--size", {"type": int, "default": SIZE, "help": "the input size that it is for (224)"}),
-        ("--whole", {"action": "store_true", "help": "the pictures as they are"}),
-    )  # fmt: skip
+    main(read, __doc__, SIZE_OPTION, WHOLE_OPTION)

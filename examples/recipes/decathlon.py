@@ -19,18 +19,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import TEST, TRAIN, VAL, framed, present, summary
+from common import TEST, TRAIN, VAL, errors_told, framed, present, summary
 from pickled import read_arrays
 from PIL import Image
 
 from nettailor_cli.core.data.layout import Layout, laying_out
-from nettailor_cli.core.errors import DataError, NettailorError
+from nettailor_cli.core.errors import DataError
 from nettailor_cli.core.files import write_text
 
 SIZES = {
@@ -129,11 +128,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--statistics", type=Path, help="decathlon_mean_std.pickle (default: measured)")
     arguments = parser.parse_args()
-    try:
+    with errors_told():
         lay_out(arguments.source, arguments.to, arguments.sets, arguments.statistics)
-    except NettailorError as error:
-        print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

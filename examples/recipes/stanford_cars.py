@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import TEST, TRAIN, Box, cut, main, matlab, straight
+from common import SIZE, SIZE_OPTION, TEST, TRAIN, WHOLE_OPTION, Box, cut, main, matlab, straight
 
 from nettailor_cli.core.data.layout import Layout
-
-SIZE = 224
 
 
 def annotations(source: Path) -> Iterator[tuple[str, str, Path, Box]]:
@@ -60,8 +58,4 @@ def _box(row: Any) -> Box:
 
 
 if __name__ == "__main__":
-    main(
-        read, __doc__,
-        ("--size", {"type": int, "default": SIZE, "help": "the input size that it is for (224)"}),
-        ("--whole", {"action": "store_true", "help": "the pictures as they are"}),
-    )  # fmt: skip
+    main(read, __doc__, SIZE_OPTION, WHOLE_OPTION)

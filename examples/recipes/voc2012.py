@@ -21,13 +21,13 @@ from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
 
-from common import TEST, TRAIN, VAL, Box, cut, main, present, straight
+from common import SIZE, SIZE_OPTION, TEST, TRAIN, VAL, Box, cut, main, present, straight
 
 from nettailor_cli.core.data import Example, divide
 from nettailor_cli.core.data.layout import Layout
 from nettailor_cli.core.errors import DataError
 
-MARGIN, BALANCE, SIZE, VAL_FRACTION, SEED = 0.2, 1000, 224, 0.2, 0
+MARGIN, BALANCE, VAL_FRACTION, SEED = 0.2, 1000, 0.2, 0
 
 
 def objects(annotation: Path) -> list[tuple[str, Box, bool]]:
@@ -97,6 +97,6 @@ if __name__ == "__main__":
         read, __doc__,
         ("--margin", {"type": float, "default": MARGIN, "help": "share of the box added on every side (0.2)"}),
         ("--balance", {"type": int, "default": BALANCE, "help": "objects of each class in train (1000)"}),
-        ("--size", {"type": int, "default": SIZE, "help": "the input size that it is for (224)"}),
+        SIZE_OPTION,
         ("--difficult", {"action": "store_true", "help": "keep the objects that are marked difficult"}),
     )  # fmt: skip
