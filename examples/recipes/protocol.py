@@ -28,7 +28,7 @@ from tool import leanest, make, mean_and_spread, nettailor, on_test, val_accurac
 
 HERE = Path(__file__).resolve().parent
 TOLERANCE = 0.5  # percentage points of validation accuracy
-FINE_TUNED = "fine-tuned"
+FINE_TUNED, AVERAGE = "fine-tuned", "average"
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,13 @@ def published(table: str) -> list[dict[str, str]]:
 
 
 def beside(rows: Sequence[dict[str, Any]], table: str) -> str:
-    """Markdown: a line per set and network, measured (mean ± standard deviation over the seeds) / published."""
+    """Markdown: a line per set and network, measured (mean ± standard deviation over the seeds) / published.
+
+    Where all sets of the table were measured, and it has an average, so are their averages.
+    """
     theirs = {(row["set"], row["network"]): row for row in published(table)}
+    if {AVERAGE, *(row["set"] for row in rows)} == {name for name, _ in theirs}:
+        rows = [*rows, *averages(rows)]
     lines = [
         "| set | network | test accuracy, % | M parameters | G multiply-adds | blocks | K |",
         "|---|---|---|---|---|---|---|",
@@ -222,6 +227,16 @@ def beside(rows: Sequence[dict[str, Any]], table: str) -> str:
             "count seems to have stem and classifier in it. Published FLOPs count the stem smaller than it is.",
         ]
     )
+
+
+def averages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For every network and seed the means over the sets, as rows of a set AVERAGE."""
+    found = []
+    for network, seed in dict.fromkeys((row["network"], row["seed"]) for row in rows):
+        own = [row for row in rows if (row["network"], row["seed"]) == (network, seed)]
+        means = {key: statistics.mean(row[key] for row in own) for key in ("test", "parameters_m", "gmacs", "blocks")}
+        found.append({**own[0], **means, "set": AVERAGE, "k": ""})
+    return found
 
 
 def _line(name: str, network: str, own: Sequence[dict[str, Any]], other: dict[str, str]) -> str:

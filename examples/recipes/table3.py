@@ -23,6 +23,7 @@ from typing import Any
 from decathlon import SIZES
 from decathlon_score import BASELINE, score
 from protocol import (
+    AVERAGE,
     Miniature,
     Plan,
     Student,
@@ -91,7 +92,8 @@ def scores(rows: list[dict[str, Any]]) -> str:
     }
     theirs: dict[str, dict[str, float]] = {}
     for row in published("3"):
-        theirs.setdefault(row["network"], {})[row["set"]] = float(row["accuracy"])
+        if row["set"] != AVERAGE:
+            theirs.setdefault(row["network"], {})[row["set"]] = float(row["accuracy"])
     lines = ["| | sets | mean | score |", "|---|---|---|---|"]
     for network, accuracies in {"measured": own, **theirs}.items():
         total = score({name: 100 - accuracy for name, accuracy in accuracies.items()})
