@@ -18,14 +18,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tool import mean_and_spread, nettailor, on_test
+from tool import leanest, make, mean_and_spread, on_test, val_accuracy
 
 TEACH, TAILOR, FINETUNE = 16, 10, 14  # epochs: the defaults
 REFERENCE = TEACH + TAILOR + FINETUNE
@@ -38,21 +36,6 @@ SETS: dict[str, list[str]] = {
     "flowers17": ["--size", "96"],
     "omniglot": ["--size", "64", "--no-flip"],
 }
-
-
-def make(file: Path, *words: object) -> dict[str, Any]:
-    """`nettailor words`, unless it has written `file` before; what the file says of itself. Seconds go beside it."""
-    clock = file.with_suffix(".seconds")
-    if not file.exists():
-        started = time.time()
-        resume = ["--resume"] if words[0] in ("teach", "tailor", "finetune") else []
-        nettailor(*words, *resume)
-        clock.write_text(f"{time.time() - started:.1f}")
-    return {**nettailor("inspect", file), "seconds": float(clock.read_text()) if clock.exists() else math.nan}
-
-
-def val_accuracy(document: dict[str, Any], name: str) -> float:
-    return document["metrics"][name]["accuracy"]
 
 
 @dataclass
@@ -105,14 +88,7 @@ def choose(seeds: list[Runs]) -> int:
         statistics.mean(val_accuracy(runs.reference, "teacher") for runs in seeds),
         statistics.mean(val_accuracy(runs.student, "student") for runs in seeds),
     )
-    found: dict[int, float] = {}
-    low, high = 0, len(CANDIDATES)  # the first candidate that may fail, and the first that is known to
-    while low < high:
-        middle = (low + high) // 2
-        found[CANDIDATES[middle]] = accuracy(CANDIDATES[middle])
-        within = found[CANDIDATES[middle]] >= at_hand - TOLERANCE - 1e-9
-        low, high = (middle + 1, high) if within else (low, middle)
-    return CANDIDATES[low - 1] if low > 0 else max(found, key=lambda k: found[k])
+    return leanest(CANDIDATES, accuracy, at_hand - TOLERANCE)
 
 
 def row(name: str, seed: int, runs: Runs, k: int, data: Path) -> dict[str, Any]:

@@ -23,7 +23,10 @@ def evaluate(
             metavar="MODEL", help="a model file: teacher, student, pruned or final", autocompletion=model_files
         ),
     ],
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="folder of pictures", show_default=False)],
+    data: Annotated[
+        Path,
+        typer.Option("--data", metavar="DIR", help="folder of pictures, or torchvision:NAME", show_default=False),
+    ],
     split: Annotated[
         str | None,
         typer.Option("--split", metavar="train|val|test|all", help="(default: test, else val)", show_default=False),
@@ -65,7 +68,7 @@ def evaluate(
     for path in confusion or ():
         views.check_file(path)
     limit = checked("cache_limit", cache_limit)
-    from nettailor_cli.core.data import Cache
+    from nettailor_cli.core.data import Cache, data_folder
     from nettailor_cli.core.inference import evaluate_on
     from nettailor_cli.core.models import load_model
     from nettailor_cli.core.training.precision import choose_machine
@@ -73,8 +76,9 @@ def evaluate(
     loaded = load_model(model, home=options.home(), progress=output)
     machine = choose_machine(device, "fp32" if precision == "auto" else precision)
     ks = tuple(dict.fromkeys((1, *(top_k or ()))))
+    folder = data_folder(data, options.home(), output)
     done = evaluate_on(
-        loaded, data, machine, output, split=split, top_k=ks, workers=workers, skip_bad=skip_bad_images,
+        loaded, folder, machine, output, split=split, top_k=ks, workers=workers, skip_bad=skip_bad_images,
         cache=Cache(options.home(), limit),
     )  # fmt: skip
     score = done.score

@@ -22,7 +22,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="DIR",
-        help="folder of pictures: DIR/train/CLASS/*.jpg with val/ and test/ if there are, or DIR/CLASS/*.jpg",
+        help="folder of pictures: DIR/train/CLASS/*.jpg with val/ and test/ if there are, or DIR/CLASS/*.jpg; "
+        "or torchvision:NAME, a set that torchvision downloads, e.g. torchvision:flowers102",
         show_default=False,
     ),
 ]
@@ -122,7 +123,7 @@ OutputFile = Annotated[
 
 
 def home() -> Path:
-    """Where backbones and decoded pictures are kept: $NETTAILOR_HOME, or ~/.nettailor."""
+    """Where backbones, downloaded sets and decoded pictures are kept: $NETTAILOR_HOME, or ~/.nettailor."""
     named = os.environ.get("NETTAILOR_HOME")
     try:
         return Path(named) if named else Path.home() / ".nettailor"

@@ -51,6 +51,7 @@ def make_job(
     tensorboard: bool = False,
 ) -> Job:
     """The Job that was typed. Raises UsageError for what can't be."""
+    from nettailor_cli.core.data.torchvision_sets import set_name
     from nettailor_cli.core.stages.job import Job
 
     if resume and force:
@@ -58,7 +59,7 @@ def make_job(
     if run is None:
         if data is None:
             raise UsageError("--data DIR is missing", "or name a run that has it already: --run RUN")
-        run = Path("runs") / f"{data.resolve().name}-{parse_name(backbone or DEFAULT)}"
+        run = Path("runs") / f"{set_name(data) or data.resolve().name}-{parse_name(backbone or DEFAULT)}"
     return Job(
         run=RunDirectory(run),
         home=home(),

@@ -10,6 +10,7 @@ from nettailor_cli.core.data.folders import IMAGE_SUFFIXES, read_dataset
 from nettailor_cli.core.data.parallel import cores
 from nettailor_cli.core.data.pictures import Pictures, load_pictures
 from nettailor_cli.core.data.splits import divide, select
+from nettailor_cli.core.data.torchvision_sets import data_folder
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -24,6 +25,7 @@ __all__ = [
     "Pictures",
     "central_crop",
     "cores",
+    "data_folder",
     "decode",
     "divide",
     "evaluation_batches",

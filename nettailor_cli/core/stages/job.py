@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nettailor_cli.core.data import data_folder
 from nettailor_cli.core.errors import NettailorError, UsageError
 from nettailor_cli.core.files import check_place
 from nettailor_cli.core.lock import Lock, locked
@@ -23,11 +24,11 @@ from nettailor_cli.core.training.processes import ALONE, Processes
 class Job:
     """What was typed, and whom the work reports to.
 
-    data: the folder of pictures; None where an earlier stage's is meant. home: where backbones and decoded pictures are
-    kept. backbone, weights, mean, std: see `backbones.store.find`. size: pixels, None for the backbone's own.
-    flags: the settings that were typed; preset, config: see `settings.resolve`. stop, processes: see
-    `training.loop.Run`; where there are several, `progress` is silent in all but the main one. held: the run, or the
-    one that it is a part of, is this command's, and `lock` is what the main process has of it.
+    data: the folder of pictures, or torchvision:NAME; None where an earlier stage's is meant. home: where backbones,
+    downloaded sets and decoded pictures are kept. backbone, weights, mean, std: see `backbones.store.find`. size:
+    pixels, None for the backbone's own. flags: the settings that were typed; preset, config: see `settings.resolve`.
+    stop, processes: see `training.loop.Run`; where there are several, `progress` is silent in all but the main one.
+    held: the run, or the one that it is a part of, is this command's, and `lock` is what the main process has of it.
     """
 
     run: RunDirectory
@@ -85,9 +86,13 @@ class Job:
         return self.stop()
 
     def data_folder(self) -> Path:
-        """The folder that was named, or the run's own. Raises UsageError when there is none."""
+        """The folder that was named, or the run's own; a set of torchvision's is downloaded if it has to be.
+
+        Raises UsageError when there is none, or it can't be had.
+        """
         if self.data is not None:
-            return self.data
+            with self.processes.main_first():
+                return data_folder(self.data, self.home, self.progress)
         earlier = self.run.read().get("run", {}).get("data")
         if earlier is None:
             raise UsageError("which pictures?", "name their folder with --data DIR")

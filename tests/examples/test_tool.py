@@ -1,0 +1,65 @@
+"""examples/results/tool.py: what the scripts of results/ and recipes/ share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.examples.recipes import conftest  # noqa: F401  puts examples/results on the path
+
+FOLDER = Path(__file__).parents[2] / "examples" / "results"
+
+COMMAND = """#!/bin/sh
+trap 'sleep 0.6; echo saved > saved; exit 130' INT
+echo ready
+echo ready > ready
+while :; do sleep 0.05; done
+"""
+
+
+def test_ctrl_c_waits_for_the_command_to_save_its_state(tmp_path: Path) -> None:
+    command = tmp_path / "nettailor"
+    command.write_text(COMMAND)
+    command.chmod(0o755)
+    script = f"import sys; sys.path.append({str(FOLDER)!r}); import tool; tool.nettailor('teach')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+    )  # fmt: skip
+    try:
+        while not (tmp_path / "ready").exists():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (tmp_path / "saved").exists(), "subprocess.run would have killed it after a quarter of a second"
+    assert process.returncode == 1 and told == "nettailor teach: stopped; the same command goes on\n"
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "expected"),
+    [
+        ({1: 90, 2: 90, 3: 90, 4: 90}, 4),
+        ({1: 90, 2: 90, 3: 80, 4: 70}, 2),
+        ({1: 90, 2: 80, 3: 80, 4: 70}, 1),
+        ({1: 80, 2: 70, 3: 60, 4: 50}, 1),  # none: the best of those tried
+        ({1: 70, 2: 80, 3: 75, 4: 90}, 2),  # 4 is not tried: as if accuracy only fell
+    ],
+)
+def test_the_leanest_within_reach(accuracies: dict[int, float], expected: int) -> None:
+    import tool
+
+    tried: list[int] = []
+
+    def accuracy(k: int) -> float:
+        tried.append(k)
+        return accuracies[k]
+
+    assert tool.leanest(tuple(accuracies), accuracy, 85.0) == expected
+    assert len(tried) <= 3
