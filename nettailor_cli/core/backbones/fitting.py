@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from nettailor_cli.core.backbones import catalog, resnet
+from nettailor_cli.core.backbones import catalog
+from nettailor_cli.core.backbones.decomposition import make_network
 from nettailor_cli.core.backbones.fingerprint import counts
 from nettailor_cli.core.errors import FileError
 
@@ -52,10 +53,13 @@ def _problems(given: Mapping[str, Tensor], expected: _Shapes) -> list[str]:
 
 def _arch_of(given: Mapping[str, Tensor]) -> str | None:
     shapes = {key: tuple(value.shape) for key, value in given.items()}
+    trained = sum(value.numel() for key, value in given.items() if not key.endswith(("running_mean", "running_var")))
     for arch in catalog.ARCHS:
-        network = resnet.make_network(arch, "meta")
-        classifier = resnet.decompose(network).classifier
-        if shapes == {k: tuple(v.shape) for k, v in network.state_dict().items() if counts(k, classifier)}:
+        known = catalog.network(arch)
+        if trained != known.parameters - 1000 * (known.features + 1):
+            continue  # to look at the network itself takes a while
+        network = make_network(arch, "meta")
+        if shapes == {k: tuple(v.shape) for k, v in network.state_dict().items() if counts(k, (known.classifier,))}:
             return arch
     return None
 

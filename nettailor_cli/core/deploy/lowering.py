@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nettailor_cli.core.deploy.plan import IMAGE, LOGITS, Plan, Step, needed
 from nettailor_cli.core.folding import fold, proxy_convolutions
 from nettailor_cli.core.graph import Cost, Path, untouched
-from nettailor_cli.core.proxies import pool_window, stride_between
+from nettailor_cli.core.scaling import Scaling, between
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
 
@@ -51,8 +51,8 @@ def lower(network: Student | Teacher, dtype: torch.dtype = torch.float32) -> tup
             if path.is_universal:
                 terms += build.block(path, blocks[node], gain)
             else:
-                stride = stride_between(trunk.strides, path.source, node)
-                terms += build.proxy(path, trunk.proxy(path), stride, gain)
+                scaling = between(trunk.scalings, path.source, node)
+                terms += build.proxy(path, trunk.proxy(path), scaling, gain)
         build.node(node, terms, scale)
     build.head(graph.last, network.head)
     plan = Plan(needed(build.steps))
@@ -100,12 +100,12 @@ class _Builder:
             side = self._conv(source, f"{name}_shortcut", shape, factor, factor.new_zeros(channels))
         return [main, side]
 
-    def proxy(self, path: Path, proxy: nn.Module, stride: int, gain: float) -> list[str]:
+    def proxy(self, path: Path, proxy: nn.Module, scaling: Scaling, gain: float) -> list[str]:
         x = _node(path.source)
-        if stride > 1:
-            pooled = f"{x}_pooled{stride}"  # proxies of the same source share the pooling
+        if scaling.changes:
+            pooled = f"{x}_pooled{scaling.stride}"  # proxies of the same source share the pooling
             if all(step.output != pooled for step in self.steps):
-                self._pool(x, pooled, *pool_window(stride))
+                self._pool(x, pooled, *scaling.window)
             x = pooled
         name = f"proxy{path.source}_{path.sink}"
         return [self._chain(x, name, proxy_convolutions(proxy), self.scales[path.source], gain)]
