@@ -150,7 +150,7 @@ class _Counter:
                 for block, x in zip(backbone.blocks, self.nodes[:-1], strict=True)
             ],
             stem=Cost(parameters(backbone.stem), macs(backbone.stem, images)),
-            pooling=Cost(parameters(backbone.pooling), macs(backbone.pooling, self.nodes[-1])),
+            pooling=Cost(parameters(backbone.pooling), macs(backbone.pooling, self.nodes[-1]), 0.0),
             head=Cost(parameters(head), macs(head, torch.zeros(1, backbone.features))),
         )
         backbone.train(training)

@@ -70,7 +70,7 @@ class Graph:
     """A student's paths in canonical order: by sink, the universal block first, then proxies from near to far.
 
     `blocks[l-1]` is what the backbone's block l costs, whether the student keeps it or not; `pooling` what its frozen
-    layers between the last node and the classifier do, which is nothing in many families.
+    layers between the last node and the classifier do, which is nothing in many families. Their time is in the head's.
     """
 
     blocks: tuple[Cost, ...]
@@ -153,7 +153,7 @@ class Graph:
             "stem": _cost_to_json(self.stem),
             "head": _cost_to_json(self.head),
             # only where there is something: files of families that have nothing there are as they always were
-            **({"pooling": _cost_to_json(self.pooling)} if self.pooling.parameters else {}),
+            **({} if self.pooling == NOTHING else {"pooling": _cost_to_json(replace(self.pooling, latency=None))}),
             "blocks": [_cost_to_json(block) for block in self.blocks],
             "paths": [
                 {"source": p.source, "sink": p.sink, "kind": p.kind, "alpha": p.alpha, **_cost_to_json(p.cost)}
@@ -169,7 +169,7 @@ class Graph:
             stem=_cost_from_json(document["stem"]),
             head=_cost_from_json(document["head"]),
             paths=tuple(_path_from_json(path) for path in document["paths"]),
-            pooling=_cost_from_json(document["pooling"]) if "pooling" in document else NOTHING,
+            pooling=replace(_cost_from_json(document["pooling"]), latency=0.0) if "pooling" in document else NOTHING,
         )
         graph.check()
         return graph

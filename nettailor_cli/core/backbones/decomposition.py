@@ -42,18 +42,12 @@ class Parts:
 def make_network(arch: str, device: str = "cpu") -> nn.Module:
     """torchvision's network with random weights; on `meta` it has shapes only and takes no time to initialise.
 
-    Auxiliary heads are left out, dropout and stochastic depth too: they are the identity in evaluation mode, and
-    training draws no random numbers but those of the seed.
+    Auxiliary heads are left out.
     """
     models = import_torchvision().models
     plain = {"aux_logits": False, "init_weights": False} if family_of(arch) in ("googlenet", "inception") else {}
     with torch.device(device), _widths_on_the_cpu(models.regnet.BlockParams):
-        network = cast(nn.Module, getattr(models, arch)(weights=None, **plain))
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if type(child).__name__ in _RANDOM:
-                setattr(parent, name, nn.Identity())
-    return network
+        return cast(nn.Module, getattr(models, arch)(weights=None, **plain))
 
 
 @contextmanager
@@ -73,8 +67,16 @@ def _widths_on_the_cpu(block_params: Any) -> Iterator[None]:
 
 
 def decompose(arch: str, network: Any) -> Parts:
-    """torchvision's `network` of the name `arch` in parts, in the order in which they run. Shares the parameters."""
+    """torchvision's `network` of the name `arch` in parts, in the order in which they run. Shares the parameters.
+
+    Dropout and stochastic depth are taken out of `network`: in evaluation mode they are the identity, and training
+    draws no random numbers but those of its seed.
+    """
     family = family_of(arch)
     assert family is not None, f"no family describes {arch}"
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if type(child).__name__ in _RANDOM:
+                setattr(parent, name, nn.Identity())
     parts: Parts = import_module(f"nettailor_cli.core.backbones.families.{family}").decompose(network)
     return parts
