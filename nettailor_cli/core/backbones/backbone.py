@@ -17,8 +17,8 @@ from nettailor_cli.core.backbones.catalog import parse_name, preprocessing
 from nettailor_cli.core.backbones.decomposition import decompose, make_network
 from nettailor_cli.core.backbones.fingerprint import counts, fingerprint_of
 from nettailor_cli.core.backbones.fitting import checked
-from nettailor_cli.core.backbones.measures import measure
-from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.backbones.measures import bears, measure
+from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.proxies import budgeted_width, make_proxy
 
@@ -93,6 +93,12 @@ class Backbone(nn.Module):
             work = self._work[sink - 1]
             width = budgeted_width(channels_in, channels_out, usual=work.usual, least=work.least)
         return make_proxy(self.proxy_kind, channels_in, channels_out, width)
+
+    def check_size(self, size: int) -> None:
+        """Raises UsageError when pictures of `size` x `size` pixels are too small for this network."""
+        if not bears(self, size):
+            enough = next((larger for larger in range(size + 1, 512) if bears(self, larger)), 512)
+            raise UsageError(f"{size} px is too small for {self.arch}", f"--size {enough} is its smallest")
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor under torchvision's key, classifier excepted: the tensors themselves, detached, not copies."""

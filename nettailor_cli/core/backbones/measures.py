@@ -54,6 +54,15 @@ def measure(parts: Parts) -> Measures:
     return Measures(tuple(channels), tuple(scalings), tuple(work), pooled.shape[1])
 
 
+def bears(network: nn.Module, size: int) -> bool:
+    """Whether `network` can run on pictures of `size` x `size` pixels."""
+    try:
+        _run(network, torch.empty(1, 3, size, size, device="meta"))
+    except RuntimeError:  # a window is larger than what there is, says torch, in many words
+        return False
+    return True
+
+
 def _measure_block(block: nn.Module, channels: int) -> tuple[Scaling, Work, int]:
     def out(side: int) -> Tensor:
         return _run(block, torch.empty(1, channels, side, side, device="meta"))

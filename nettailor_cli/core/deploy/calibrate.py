@@ -50,11 +50,13 @@ def calibrate(
     """The latencies of stem, blocks, head and the proxies of `skips` (None: all) of `arch` at `size` pixels.
 
     At each of `batches`, the parts in turn. `proxy_width` is the width inside bottleneck proxies. torch's random state
-    stays as it is.
+    stays as it is. Raises UsageError when `size` is too small for `arch`.
     """
     stopwatch = stopwatch or Stopwatch()
     with torch.random.fork_rng(devices=[]):
-        parts = _Parts(build_random(arch, 0), machine, skips, proxy_width)
+        backbone = build_random(arch, 0)
+        backbone.check_size(size)
+        parts = _Parts(backbone, machine, skips, proxy_width)
     timings: dict[int, dict[str, Spread]] = {}
     progress.start("measuring", len(batches))
     for batch in batches:
