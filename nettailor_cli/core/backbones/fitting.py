@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 
 import torch
 from torch import Tensor
@@ -52,14 +53,14 @@ def _problems(given: Mapping[str, Tensor], expected: _Shapes) -> list[str]:
 
 
 def _arch_of(given: Mapping[str, Tensor]) -> str | None:
-    shapes = {key: tuple(value.shape) for key, value in given.items()}
-    trained = sum(value.numel() for key, value in given.items() if not key.endswith(("running_mean", "running_var")))
     for arch in catalog.ARCHS:
         known = catalog.network(arch)
+        own = {key: tuple(value.shape) for key, value in given.items() if counts(key, (known.classifier,))}
+        trained = sum(prod(shape) for key, shape in own.items() if not key.endswith(("running_mean", "running_var")))
         if trained != known.parameters - 1000 * (known.features + 1):
             continue  # to look at the network itself takes a while
         network = make_network(arch, "meta")
-        if shapes == {k: tuple(v.shape) for k, v in network.state_dict().items() if counts(k, (known.classifier,))}:
+        if own == {k: tuple(v.shape) for k, v in network.state_dict().items() if counts(k, (known.classifier,))}:
             return arch
     return None
 
