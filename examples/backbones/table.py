@@ -20,7 +20,7 @@ from torch import nn
 
 from nettailor_cli.core.backbones import catalog
 from nettailor_cli.core.backbones.decomposition import decompose, make_network
-from nettailor_cli.core.backbones.families import FAMILIES, family_of
+from nettailor_cli.core.backbones.families import FAMILIES, OWN, family_of
 from nettailor_cli.core.backbones.measures import measure
 from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
 from nettailor_cli.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -29,19 +29,24 @@ LEFT_OUT = {"vgg16.imagenet1k_features"}
 """Its linear layers are not numbers: torchvision made it for detectors."""
 
 
+PICTURES = {"decathlon_wrn26": {"size": 64, "ratio": [72, 64]}}
+"""What the pictures of our own networks are like: the decathlon's are resized to 72 and cropped to 64."""
+
+
 def archs() -> list[str]:
-    """torchvision's classification networks that a family describes, family by family."""
+    """torchvision's classification networks that a family describes, family by family, and our own."""
     models = import_torchvision().models
     known = [arch for arch in models.list_models(module=models) if family_of(arch)]
-    return sorted(known, key=lambda arch: (list(FAMILIES).index(family_of(arch)), _by_number(arch)))
+    return [*sorted(known, key=lambda arch: (list(FAMILIES).index(family_of(arch)), _by_number(arch))), *OWN]
 
 
 def row(arch: str) -> dict[str, Any]:
-    weights = {}
-    for member in import_torchvision().models.get_model_weights(arch):
+    weights: dict[str, Any] = {}
+    for member in () if arch in OWN else import_torchvision().models.get_model_weights(arch):
         if f"{arch}.{member.name.lower()}" not in LEFT_OUT:
             weights[member.name.lower()] = _weights(arch, member)
-    size = next(iter(weights.values())).get("size", Preprocessing().size)
+    own = {"pictures": PICTURES[arch]} if arch in OWN else {}
+    size = next(iter((*weights.values(), *own.values()))).get("size", Preprocessing().size)
     network = make_network(arch, "meta").eval()
     parts = decompose(arch, network)
     return {
@@ -51,6 +56,7 @@ def row(arch: str) -> dict[str, Any]:
         "features": measure(parts).features,
         "classifier": parts.classifier,
         "weights": weights,
+        **own,
     }
 
 

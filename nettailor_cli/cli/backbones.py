@@ -72,7 +72,7 @@ def _networks() -> Table:
     for arch in ARCHS:
         known, tags = network(arch), torchvision_tags(arch)
         counts = (str(known.size), str(known.blocks), millions(known.parameters), macs(known.macs))
-        table.add_row(arch, *counts, " ".join(tag.removeprefix("imagenet1k_") for tag in tags))
+        table.add_row(arch, *counts, " ".join(tag.removeprefix("imagenet1k_") for tag in tags) or "none")
     return table
 
 

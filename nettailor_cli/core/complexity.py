@@ -151,7 +151,7 @@ class _Counter:
             ],
             stem=Cost(parameters(backbone.stem), macs(backbone.stem, images)),
             pooling=Cost(parameters(backbone.pooling), macs(backbone.pooling, self.nodes[-1]), 0.0),
-            head=Cost(parameters(head), macs(head, torch.zeros(1, backbone.features))),
+            head=Cost(parameters(head) + parameters(backbone.norm), macs(head, torch.zeros(1, backbone.features))),
         )
         backbone.train(training)
         self._seen: dict[tuple[object, ...], Cost] = {}

@@ -128,6 +128,7 @@ class Student(nn.Module):
         )
         self.attention = Attention([p.sink for p in graph.paths])
         self.activation = backbone.activation
+        self.norm = copy.deepcopy(backbone.norm).requires_grad_(True)
         self.head = nn.Linear(backbone.features, classes)
         self.scalings = backbone.scalings
         self._into = [
@@ -174,7 +175,7 @@ class Student(nn.Module):
             nodes[node] = self._merge(node, paths, nodes, alpha, pooled, run)
         last = nodes[-1]
         assert last is not None, "a graph's last node is always fed"
-        return Activations(nodes, self.head(self.pooling(last)), alpha)
+        return Activations(nodes, self.head(self.pooling(self.norm(last))), alpha)
 
     def local_nodes(self, activations: Activations) -> list[Tensor | None]:
         """x_1..x_L computed again from *detached* inputs, so that a loss on node l trains node l's own paths only.
@@ -227,13 +228,13 @@ class Student(nn.Module):
         return self.graph.with_alphas(alphas.tolist())
 
     def weights(self) -> list[nn.Parameter]:
-        """What the task trains under weight decay: proxies and classifier. The logits are `attention.logits`."""
-        return [*self.proxies.parameters(), *self.head.parameters()]
+        """What the task trains under weight decay: proxies, norm, classifier. The logits are `attention.logits`."""
+        return [*self.proxies.parameters(), *self.norm.parameters(), *self.head.parameters()]
 
     def task_state(self) -> dict[str, Tensor]:
         """Everything that is this task's own, by the names of the model file."""
         state = {"attention.logits": self.attention.logits.detach()}
-        for part in ("proxies", "head"):
+        for part in ("proxies", "norm", "head"):
             state.update(_tensors(part, getattr(self, part)))
         if self.bn_stats == "adapt":
             for name, module in self.frozen().items():

@@ -32,6 +32,7 @@ class Backbone(nn.Module):
     stem           (N, 3, H, W) -> node 0
     blocks         block l at index l-1: node l-1 -> what goes into node l's activation
     activation     between a block's output and the node
+    norm           between node L and the pooling: what a task's own starts from; the identity in most families
     pooling        node L -> (N, features), with the frozen layers that some families have there
     channels       of nodes 0..L
     scalings       of blocks 1..L: what they do to height and width
@@ -52,6 +53,7 @@ class Backbone(nn.Module):
         self.stem = parts.stem
         self.blocks = nn.ModuleList(parts.blocks)
         self.activation = parts.activation
+        self.norm = parts.norm
         self.pooling = parts.pooling
         self.channels = measures.channels
         self.scalings = measures.scalings
@@ -80,7 +82,7 @@ class Backbone(nn.Module):
 
     def pool(self, last: Tensor) -> Tensor:
         """Node L (N, C_L, H, W) -> (N, features)."""
-        return self.pooling(last)
+        return self.pooling(self.norm(last))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), preprocessed -> (N, features)."""
@@ -98,7 +100,9 @@ class Backbone(nn.Module):
         """Raises UsageError when pictures of `size` x `size` pixels are too small for this network."""
         if not bears(self, size):
             enough = next((larger for larger in range(size + 1, 512) if bears(self, larger)), 512)
-            raise UsageError(f"{size} px is too small for {self.arch}", f"--size {enough} is its smallest")
+            raise UsageError(
+                f"{self.arch} can't take pictures of {size} px", f"--size {enough} is the next that it can"
+            )
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor under torchvision's key, classifier excepted: the tensors themselves, detached, not copies."""
@@ -131,7 +135,10 @@ class Backbone(nn.Module):
 
     def cut(self, last: int) -> Self:
         """Without what follows block `last` (1..L): the average over what was the next block's input is pooled now."""
+        if last == len(self.blocks):
+            return self
         self.blocks = self.blocks[:last]
+        self.norm = nn.Identity()
         self.pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.channels, self.scalings = self.channels[: last + 1], self.scalings[:last]
         self.features = self.channels[last]

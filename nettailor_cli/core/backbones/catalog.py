@@ -33,9 +33,9 @@ ARCHS = tuple(_NETWORKS)
 
 @dataclass(frozen=True)
 class Network:
-    """One of torchvision's networks: residual blocks or the like, parameters and MACs with 1000 classes at `size` px.
+    """One of the networks: residual blocks or the like, parameters and MACs with 1000 classes at `size` px.
 
-    classifier: the name of its linear layer in torchvision's keys, which sees `features` numbers.
+    classifier: the name of its linear layer in its weights' keys, which sees `features` numbers.
     """
 
     arch: str
@@ -58,7 +58,7 @@ def network(arch: str) -> Network:
 def preprocessing(arch: str, tag: str | None = None) -> Preprocessing:
     """What pictures have to look like for torchvision's weights `tag`; for others as for the first of `arch`."""
     offered = _NETWORKS[arch]["weights"]
-    own = offered.get(tag) or offered[default_tag(arch)]
+    own = offered.get(tag) or offered.get(default_tag(arch)) or _NETWORKS[arch]["pictures"]
     given: dict[str, Any] = {
         key: value if key == "size" else tuple(value) for key, value in own.items() if key != "file"
     }
@@ -66,9 +66,9 @@ def preprocessing(arch: str, tag: str | None = None) -> Preprocessing:
 
 
 def default_tag(arch: str) -> str:
-    """What a bare ARCH means: DEFAULT_TAG, where torchvision has it."""
+    """What a bare ARCH means: DEFAULT_TAG, where torchvision has it; CUSTOM_TAG where it has none."""
     tags = torchvision_tags(arch)
-    return DEFAULT_TAG if DEFAULT_TAG in tags else tags[0]
+    return DEFAULT_TAG if DEFAULT_TAG in tags else (*tags, CUSTOM_TAG)[0]
 
 
 @dataclass(frozen=True)

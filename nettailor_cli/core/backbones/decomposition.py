@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
-from nettailor_cli.core.backbones.families import family_of
+from nettailor_cli.core.backbones.families import OWN, family_of
 from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
 
 ProxyKind = Literal["basic", "bottleneck", "budgeted"]
@@ -34,16 +34,20 @@ class Parts:
     activation: nn.Module  # ReLU, or Identity where a network's blocks end linearly
     pooling: nn.Module  # node L (N, C_L, H, W) -> (N, features), with whatever frozen layers are in between
     classifier: str  # the name of the linear layer that we leave out, in torchvision's keys
+    norm: nn.Module = field(default_factory=nn.Identity)  # between node L and the pooling: each task trains its own
     auxiliary: tuple[str, ...] = ()  # heads that only torchvision's training uses: their tensors are left out too
     old_names: tuple[str, str] | None = None  # of tensors in some of torchvision's files: a pattern, and what it is now
     proxies: ProxyKind = "budgeted"  # the others are the published ones, see core.proxies
 
 
 def make_network(arch: str, device: str = "cpu") -> nn.Module:
-    """torchvision's network with random weights; on `meta` it has shapes only and takes no time to initialise.
+    """The network with random weights, torchvision's or our own, without auxiliary heads.
 
-    Auxiliary heads are left out.
+    On `meta` it has shapes only and takes no time to initialise.
     """
+    if arch in OWN:
+        with torch.device(device):
+            return cast(nn.Module, _module(arch).make_network(arch))
     models = import_torchvision().models
     plain = {"aux_logits": False, "init_weights": False} if family_of(arch) in ("googlenet", "inception") else {}
     with torch.device(device), _widths_on_the_cpu(models.regnet.BlockParams):
@@ -72,11 +76,16 @@ def decompose(arch: str, network: Any) -> Parts:
     Dropout and stochastic depth are taken out of `network`: in evaluation mode they are the identity, and training
     draws no random numbers but those of its seed.
     """
-    family = family_of(arch)
-    assert family is not None, f"no family describes {arch}"
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if type(child).__name__ in _RANDOM:
                 setattr(parent, name, nn.Identity())
-    parts: Parts = import_module(f"nettailor_cli.core.backbones.families.{family}").decompose(network)
+    parts: Parts = _module(arch).decompose(network)
     return parts
+
+
+def _module(arch: str) -> Any:
+    """The family's description of `arch`."""
+    family = family_of(arch)
+    assert family is not None, f"no family describes {arch}"
+    return import_module(f"nettailor_cli.core.backbones.families.{family}")

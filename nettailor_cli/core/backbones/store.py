@@ -192,8 +192,9 @@ def _from_torchvision(
     tags = catalog.torchvision_tags(wanted.arch)
     if wanted.tag not in tags:
         near = did_you_mean(str(wanted), [f"{wanted.arch}.{tag}" for tag in tags])
+        theirs = f"(it has {', '.join(tags)})" if tags else "of this architecture"
         raise UsageError(
-            f"there is no {wanted} in {folder(home)}, and torchvision has none (it has {', '.join(tags)})",
+            f"there is no {wanted} in {folder(home)}, and torchvision has none {theirs}",
             near or "--weights FILE imports it",
         )
     url = catalog.download_url(wanted)

@@ -106,7 +106,7 @@ class _Parts:
             scaling = between(backbone.scalings, source, sink)
             x, node = nodes[source], nodes[sink]
             add(f"proxy {source}-{sink}", (proxy, scaling, x.shape), _proxy(proxy, scaling, x, node))
-        add(HEAD, HEAD, lambda: self.head(backbone.pooling(nodes[-1])))
+        add(HEAD, HEAD, lambda: self.head(backbone.pool(nodes[-1])))
         return shape_of, calls
 
     def _nodes(self, images: Tensor) -> list[Tensor]:

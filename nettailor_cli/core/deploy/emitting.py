@@ -201,8 +201,11 @@ class Emitter:
             return self._product(*args, name=name)
         if target is F.relu:
             return self.relu(args[0], name)
+        if target is torch.zeros_like:
+            zeros = torch.zeros(args[0].channels, dtype=torch.float64)
+            return self._layer(Step("conv", (args[0].name,), name, groups=len(zeros)), args[0], zeros, len(zeros))
         if target is torch.cat:
-            axis = args[1] if len(args) > 1 else node.kwargs.get("dim")
+            axis = args[1] if len(args) > 1 else node.kwargs["dim"]
             assert axis == 1
             return self._concat(args[0], name)
         if target is F.avg_pool2d:
@@ -260,8 +263,8 @@ class Emitter:
         count_include_pad: bool = True,
     ) -> Value:
         kernel, step, margin = _window(kernel_size, stride, padding)
-        assert not ceil_mode and (count_include_pad or margin == 0)
-        value = self._step("avg_pool", [x], name, kernel=kernel, stride=step, padding=margin)
+        assert margin == 0 or (count_include_pad and not ceil_mode)
+        value = self._step("avg_pool", [x], name, kernel=kernel, stride=step, padding=margin, ceil=bool(ceil_mode))
         return replace(value, positive=x.positive)
 
     def _average_to(self, x: Value, name: str, size: Any) -> Value:

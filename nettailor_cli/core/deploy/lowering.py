@@ -62,7 +62,7 @@ def lower(network: Student | Teacher, dtype: torch.dtype = torch.float32) -> tup
                     build.emit.multiplied(value, gain, f"block{node}_{'scaled' if value.record else 'shortcut'}")
                 )
         build.node(node, values, terms, scale)
-    build.head(graph.last, trunk.pooling, network.head)
+    build.head(graph.last, nn.Sequential(trunk.norm, trunk.pooling), network.head)
     return build.finished(dtype)
 
 

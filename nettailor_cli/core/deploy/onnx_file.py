@@ -101,17 +101,15 @@ class _Steps:
         inputs = [*step.inputs, *(name for name in (step.weight, step.bias) if name)]
         (x, *_), node = inputs, helper.make_node
         window: dict[str, Any] = {"strides": [step.stride] * 2, "pads": [*step.paddings] * 2}
-        pool = {**window, "kernel_shape": [step.kernel] * 2}
+        pool = {**window, "kernel_shape": [step.kernel] * 2, **({"ceil_mode": 1} if step.ceil else {})}
         if step.op in _NODES:
             return [node(_NODES[step.op], inputs, [before])]
         if step.op == "conv":
             return [node("Conv", inputs, [before], group=step.groups, **window)]
         if step.op == "max_pool":
-            if step.ceil:
-                pool["ceil_mode"] = 1
             return [node("MaxPool", inputs, [before], **pool)]
         if step.op == "avg_pool":
-            return [node("AveragePool", inputs, [before], **pool, count_include_pad=1)]
+            return [node("AveragePool", inputs, [before], **pool, count_include_pad=int(not step.ceil))]
         if step.op == "mean":
             pooled = f"{output}_pooled"
             return [node("GlobalAveragePool", inputs, [pooled]), node("Flatten", [pooled], [before])]

@@ -11,7 +11,8 @@ A plan starts from the value "image" (N, 3, size, size), normalised, and ends wi
 
 and, in version 2 of the format:
 
-    avg_pool      one input; as max_pool, the mean of a window, in which padding counts as zeros
+    avg_pool      one input; as max_pool, the mean of a window, in which padding counts as zeros; with `ceil` there is
+                  no padding, and the mean is of what lies in the input
     average       one input (N, C, H, W) -> (N, C, 1, 1), the mean over all pixels
     average_to    one input (N, C, H, W) -> (N, C, kernel, kernel); row i is the mean of rows floor(i H / kernel) up to
                   ceil((i + 1) H / kernel), columns likewise

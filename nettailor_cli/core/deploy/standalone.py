@@ -113,7 +113,7 @@ _PLAIN: dict[str, Callable[..., Tensor]] = {
     "max_pool": lambda step, x: F.max_pool2d(x, step.kernel, step.stride, step.padding, ceil_mode=step.ceil),
     "add": lambda step, *inputs: sum(inputs[1:], start=inputs[0]),
     "mean": lambda step, x: x.mean(dim=(2, 3)),
-    "avg_pool": lambda step, x: F.avg_pool2d(x, step.kernel, step.stride, step.padding),
+    "avg_pool": lambda step, x: F.avg_pool2d(x, step.kernel, step.stride, step.padding, ceil_mode=step.ceil),
     "average": lambda step, x: x.mean(dim=(2, 3), keepdim=True),
     "average_to": lambda step, x: F.adaptive_avg_pool2d(x, step.kernel),
     "flatten": lambda step, x: x.flatten(1),

@@ -14,9 +14,10 @@ from nettailor_cli.core.backbones.catalog import (
     tag_of_file,
     torchvision_tags,
 )
-from nettailor_cli.core.backbones.families import why_refused
+from nettailor_cli.core.backbones.families import OWN, why_refused
 from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
 from nettailor_cli.core.errors import UsageError
+from nettailor_cli.core.preprocessing import Preprocessing
 
 LEFT_OUT = {"vgg16.imagenet1k_features"}
 
@@ -25,13 +26,13 @@ def test_every_classification_network_of_torchvision_is_in_the_table_or_refused_
     models = import_torchvision().models
     theirs = set(models.list_models(module=models))
     refused = {arch for arch in theirs if why_refused(arch)}
-    assert set(ARCHS) == theirs - refused
+    assert set(ARCHS) == theirs - refused | set(OWN)
     assert {arch.partition("_")[0].rstrip("10") for arch in refused} == {"vit", "swin", "maxvit", "squeezenet"}
     with pytest.raises(UsageError, match="vit_b_16 can't be tailored: its blocks attend"):
         parse_name("vit_b_16.imagenet1k_v1")
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", [arch for arch in ARCHS if arch not in OWN])
 def test_the_table_is_torchvisions(arch: str) -> None:
     weights = import_torchvision().models.get_model_weights(arch)
     offered = {member.name.lower(): member for member in weights if f"{arch}.{member.name.lower()}" not in LEFT_OUT}
@@ -53,6 +54,8 @@ def test_names_that_torchvision_has_no_first_version_of() -> None:
     assert default_tag("resnet18") == "imagenet1k_v1"
     assert default_tag("regnet_y_128gf") == "imagenet1k_swag_e2e_v1"
     assert network("regnet_y_128gf").size == 384
+    assert (default_tag("decathlon_wrn26"), torchvision_tags("decathlon_wrn26")) == ("custom", ())
+    assert preprocessing("decathlon_wrn26", "mine") == Preprocessing(64, ratio=(72, 64))
 
 
 def test_names_are_read_and_written() -> None:

@@ -21,8 +21,12 @@ FAMILIES = {
     "googlenet": r"googlenet",
     "inception": r"inception_v3",
     "densenet": r"densenet\d+",
+    "decathlon": r"decathlon_wrn26",
 }
-"""A family's module in this folder, and what torchvision's names of its networks look like."""
+"""A family's module in this folder, and what the names of its networks look like."""
+
+OWN = ("decathlon_wrn26",)
+"""Networks that torchvision doesn't have: their family's module makes them, too. Nobody offers weights to download."""
 
 _SEQUENCE = "its blocks attend over a sequence of patches; proxies are convolutions beside convolutional blocks"
 _WINDOWS = "its blocks attend within windows of the picture; proxies are convolutions beside convolutional blocks"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from nettailor_cli.core.backbones.backbone import Backbone
+from nettailor_cli.core.backbones.families.decathlon import WideResNet
 from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
 from nettailor_cli.core.preprocessing import Preprocessing
 
@@ -125,6 +126,7 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "alexnet": (_alexnet, 65),
     "googlenet": (_googlenet, 35),
     "inception_v3": (_inception, 91),
+    "decathlon_wrn26": (lambda: WideResNet((8, 16, 32), 2, CLASSES), 37),
     "densenet121": (lambda: models.DenseNet(8, (2, 2, 1, 1), 16, num_classes=CLASSES), 50),
 }
 """The ARCH whose family it is of -> how a small one is made, and an odd or uneven input size in pixels."""

@@ -105,7 +105,7 @@ def test_a_cut_teacher_averages_what_is_there_without_the_layers_behind_the_last
 def test_a_size_that_is_too_small_is_refused_with_the_smallest() -> None:
     inception = Backbone("inception_v3.x", make_network("inception_v3", "meta"), preprocessing("inception_v3"))
     inception.check_size(75)
-    with pytest.raises(UsageError, match="74 px is too small for inception_v3") as caught:
+    with pytest.raises(UsageError, match="inception_v3 can't take pictures of 74 px") as caught:
         inception.check_size(74)
     assert "--size 75" in caught.value.hint
     # torchvision's own figure, too
