@@ -32,7 +32,7 @@ def default(context: typer.Context) -> None:
 @app.command("list")
 @reports_errors
 def list_(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
-    """Show what is on this machine and what torchvision offers."""
+    """Show what is on this machine, all networks with what they cost, and what torchvision offers."""
     home = options.home()
     stored, shipped = listing(home), embedded()
     offered = [f"{arch}.{tag}" for arch in ARCHS for tag in torchvision_tags(arch)]
@@ -55,7 +55,7 @@ def list_(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
         console.print(table)
         if not stored:
             console.print(f"nothing yet in {folder(home)}", soft_wrap=True)
-        console.print("\nto download from torchvision: ARCH, or ARCH.imagenet1k_TAG for another than the first")
+        console.print("\nnetworks: ARCH downloads torchvision's first tag, ARCH.imagenet1k_TAG another")
         console.print(_networks())
         console.print("params and MACs are of the whole network, with 1000 classes, on a picture of so many px")
 

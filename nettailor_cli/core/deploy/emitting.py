@@ -36,6 +36,12 @@ class Record:
     gain: float | Tensor = 1.0
     merged: tuple[Value, ...] = ()  # the inputs of a concat that nobody else reads
 
+    @property
+    def is_bare_convolution(self) -> bool:
+        """Whether a batch norm can still go into it."""
+        unscaled = isinstance(self.gain, float) and self.gain == 1.0
+        return isinstance(self.layer, nn.Conv2d) and self.norm is None and not self.step.relu and unscaled
+
 
 @dataclass(frozen=True)
 class Value:
@@ -123,7 +129,7 @@ class Emitter:
     def norm(self, x: Value, name: str, norm: nn.Module) -> Value:
         """A batch norm: into the convolution before it, if that is its own, else a depthwise convolution."""
         record = x.record
-        if record is not None and isinstance(record.layer, nn.Conv2d) and record.norm is None and not record.step.relu:
+        if record is not None and record.is_bare_convolution:
             record.norm = norm
             return x
         return self._layer(Step("conv", (x.name,), name, groups=x.channels), x, norm, x.channels)
