@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LOGITS = "attention.logits"
+_OF_ALL_PATHS = ("head", "norm", "stem", "pooling")
 
 Source = tuple[Graph, Mapping[str, "Tensor"]]
 """A delta: its graph and its tensors."""
@@ -19,12 +20,13 @@ Source = tuple[Graph, Mapping[str, "Tensor"]]
 def tensors_for(graph: Graph, sources: Sequence[Source]) -> dict[str, Tensor]:
     """The task's tensors for `graph`: those of each path, and its attention logit, from the first source that has it.
 
-    Classifier and stem statistics are the first source's. Raises KeyError when no source has a path.
+    What belongs to no path (the classifier, its norm, statistics of stem and pooling) is the first source's. Raises
+    KeyError when no source has a path.
     """
     rows: list[Tensor] = []
     tensors: dict[str, Tensor] = {}
     for name, tensor in sources[0][1].items():
-        if name.split(".")[0] in ("head", "stem"):
+        if name.split(".")[0] in _OF_ALL_PATHS:
             tensors[name] = tensor
     for path in graph.paths:
         source, own = _first_with(path, sources)
