@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -10,8 +11,9 @@ from rich.table import Table
 
 from nettailor_cli.cli import options
 from nettailor_cli.cli.errors import reports_errors
+from nettailor_cli.cli.figures import macs, millions
 from nettailor_cli.cli.output import Output
-from nettailor_cli.core.backbones.catalog import ARCHS, torchvision_tags
+from nettailor_cli.core.backbones.catalog import ARCHS, network, torchvision_tags
 from nettailor_cli.core.backbones.embedded import embedded
 from nettailor_cli.core.backbones.listing import StoredBackbone, folder, listing
 from nettailor_cli.core.errors import FileError, UsageError
@@ -29,7 +31,7 @@ def default(context: typer.Context) -> None:
 @app.command("list")
 @reports_errors
 def list_(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
-    """Show what is on this machine and what torchvision offers."""
+    """Show what is on this machine, all networks with what they cost, and what torchvision offers."""
     home = options.home()
     stored, shipped = listing(home), embedded()
     offered = [f"{arch}.{tag}" for arch in ARCHS for tag in torchvision_tags(arch)]
@@ -38,6 +40,7 @@ def list_(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
         "stored": [_document(entry) for entry in stored],
         "embedded": [_document(entry) for entry in shipped],
         "downloadable": offered,
+        "networks": [{**asdict(network(arch)), "tags": list(torchvision_tags(arch))} for arch in ARCHS],
     }
 
     def show(console: Console) -> None:
@@ -51,10 +54,25 @@ def list_(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
         console.print(table)
         if not stored:
             console.print(f"nothing yet in {folder(home)}", soft_wrap=True)
-        console.print()
-        console.print("to download from torchvision: " + ", ".join(offered))
+        console.print("\nnetworks: ARCH downloads torchvision's first tag, ARCH.imagenet1k_TAG another")
+        console.print(_networks())
+        console.print("params and MACs are of the whole network, with 1000 classes, on a picture of so many px")
 
     Output(as_json=as_json, quiet=quiet).result(document, show)
+
+
+def _networks() -> Table:
+    """One line per network, family by family; at most 60 columns wide."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    table.add_column("network", no_wrap=True)
+    for column in ("px", "blocks", "params", "MACs"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("tags", overflow="fold")
+    for arch in ARCHS:
+        known, tags = network(arch), torchvision_tags(arch)
+        counts = (str(known.size), str(known.blocks), millions(known.parameters), macs(known.macs))
+        table.add_row(arch, *counts, " ".join(tag.removeprefix("imagenet1k_") for tag in tags) or "none")
+    return table
 
 
 def _document(entry: StoredBackbone) -> dict[str, Any]:

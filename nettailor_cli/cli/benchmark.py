@@ -18,7 +18,6 @@ from nettailor_cli.core.budgets import SECONDS, Budget, parse_budget
 from nettailor_cli.core.deploy.latency_table import machine_line
 from nettailor_cli.core.deploy.spread import duration
 from nettailor_cli.core.errors import GateNotMet, UsageError
-from nettailor_cli.core.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from nettailor_cli.core.deploy.benchmark import Row
@@ -102,7 +101,7 @@ def benchmark(
         typer.Option(
             "--size",
             metavar="PX",
-            help=f"input size (default: {Preprocessing().size})",
+            help="input size (default: the backbone's own)",
             min=8,
             max=4096,
             rich_help_panel=_CALIBRATING,

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from nettailor_cli.cli.output import Output
-from nettailor_cli.core.backbones.catalog import parse_name
+from nettailor_cli.core.backbones.catalog import parse_name, preprocessing
 from nettailor_cli.core.files import check_place, sha256_of, write_text
-from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.run import refuse_to_overwrite
 from nettailor_cli.core.settings import TAILOR, resolve
 
@@ -74,7 +73,7 @@ def make_table(
     with measuring.machine() as machine:
         table = calibrate(
             arch,
-            size or Preprocessing().size,
+            size or preprocessing(arch).size,
             machine,
             output,
             skips=student.skips,

@@ -36,7 +36,8 @@ def export(
     """Write a standalone network: one file, no backbone beside it, run and compared with the model before it is kept.
 
     It takes uint8 pictures of the model's size (N, size, size, 3), RGB, as Pillow and numpy have them: the short side
-    resized to 8/7 of the size, the middle cut out. Batch norms are folded; normalisation and class names are inside.
+    resized to 8/7 of the size (or as the file says inside), the middle cut out. Batch norms are folded; normalisation
+    and class names are inside.
     """
     output = Output(as_json=as_json, quiet=quiet)
     from nettailor_cli.core.deploy.export import export_model

@@ -218,6 +218,8 @@ def _nodes(document: ModelDocument) -> Table:
             millions(own.parameters) if proxies else "",
             macs(cost.macs),
         )
+    if graph.pooling.parameters:
+        table.add_row("", "pooling", "", "", millions(graph.pooling.parameters), "", macs(graph.pooling.macs))
     table.add_row("", "head", "", "", "", millions(graph.head.parameters), macs(graph.head.macs))
     return table
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph, Path, sources_of_proxies, untouched
-from nettailor_cli.core.proxies import make_proxy, pool, stride_between
+from nettailor_cli.core.proxies import pool
+from nettailor_cli.core.scaling import between
 from nettailor_cli.core.student import PROXY_LOGIT, UNIVERSAL_LOGIT
 
 _COUNTED = ("conv", "linear", "addmm", "matmul", "mm", "bmm", "einsum")
@@ -28,7 +30,7 @@ _COUNTED = ("conv", "linear", "addmm", "matmul", "mm", "bmm", "einsum")
 
 
 class ExpectedComplexity(nn.Module):
-    """E[C] of a student as a function of its attention: one number, relative to the backbone (stem and blocks).
+    """E[C] of a student as a function of its attention: one number, relative to the backbone without classifier.
 
     `cost` "macs", "params" or "latency" says what C counts; `exclusion` which reading of Eqs. 5-10 combines the events.
     """
@@ -64,12 +66,12 @@ class ExpectedComplexity(nn.Module):
 
 
 def path_costs(graph: Graph, cost: str) -> tuple[list[float], float]:
-    """The paths' costs, in canonical order, and the backbone's (stem and blocks, no classifier), in the same unit.
+    """The paths' costs, in canonical order, and the backbone's (all but the classifier), in the same unit.
 
     Raises UsageError for "latency" when the graph carries none: see `deploy.latency_table.LatencyTable.on`.
     """
     paths = [_number(p.cost, cost) for p in graph.paths]
-    return paths, sum(_number(c, cost) for c in (graph.stem, *graph.blocks))
+    return paths, sum(_number(c, cost) for c in (graph.stem, *graph.blocks, graph.pooling))
 
 
 def _number(cost: Cost, kind: str) -> float:
@@ -127,7 +129,7 @@ def student_graph(
             for source, alpha in zip(sources, alphas[1:], strict=True)
         ]
     whole = counter.untouched
-    return Graph(blocks=whole.blocks, stem=whole.stem, head=whole.head, paths=tuple(paths))
+    return replace(whole, paths=tuple(paths))
 
 
 class _Counter:
@@ -148,16 +150,16 @@ class _Counter:
                 for block, x in zip(backbone.blocks, self.nodes[:-1], strict=True)
             ],
             stem=Cost(parameters(backbone.stem), macs(backbone.stem, images)),
-            head=Cost(parameters(head), macs(head, torch.zeros(1, backbone.features))),
+            pooling=Cost(parameters(backbone.pooling), macs(backbone.pooling, self.nodes[-1]), 0.0),
+            head=Cost(parameters(head) + parameters(backbone.norm), macs(head, torch.zeros(1, backbone.features))),
         )
         backbone.train(training)
-        self._seen: dict[tuple[int, int, int, int], Cost] = {}
+        self._seen: dict[tuple[object, ...], Cost] = {}
 
     def proxy(self, source: int, sink: int, width: int | None) -> Cost:
-        channels_in, channels_out = self.backbone.channels[source], self.backbone.channels[sink]
-        x = pool(self.nodes[source], stride_between(self.backbone.strides, source, sink))
-        shape = (channels_in, channels_out, x.shape[2], x.shape[3])
-        if shape not in self._seen:
-            proxy = make_proxy(self.backbone.proxy_kind, channels_in, channels_out, width).to(x.device).eval()
-            self._seen[shape] = Cost(parameters(proxy), macs(proxy, x))
-        return self._seen[shape]
+        x = pool(self.nodes[source], between(self.backbone.scalings, source, sink))
+        proxy = self.backbone.make_proxy(source, sink, width).to(x.device).eval()
+        shapes = (x.shape, *(parameter.shape for parameter in proxy.parameters()))
+        if shapes not in self._seen:
+            self._seen[shapes] = Cost(parameters(proxy), macs(proxy, x))
+        return self._seen[shapes]

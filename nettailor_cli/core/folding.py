@@ -14,24 +14,42 @@ from nettailor_cli.core.proxies import BasicProxy, BottleneckProxy
 from nettailor_cli.core.student import Student
 
 
-def fold(conv: nn.Module, bn: nn.Module | None, *, scale: float = 1.0, gain: float = 1.0) -> tuple[Tensor, Tensor]:
-    """`conv` and the batch norm behind it as one convolution's weight and bias, float64, on the CPU.
+def fold(
+    layer: nn.Module, bn: nn.Module | None, *, scale: float = 1.0, gain: float | Tensor = 1.0
+) -> tuple[Tensor, Tensor]:
+    """A convolution or linear layer and the batch norm behind it as one: weight and bias, float64, on the CPU.
 
-    `scale` is what the stored input has to be multiplied by first, `gain` what the result is multiplied by. Where `bn`
-    is None it was folded before, and `conv` has a bias.
+    `scale` is what the stored input has to be multiplied by first, `gain` what the result is multiplied by: a number,
+    or one for each channel. Where `bn` is None there is none, or it was folded before.
     """
-    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(layer, (nn.Conv2d, nn.Linear))
+    w = _double(layer.weight)
+    b = None if layer.bias is None else _double(layer.bias)
+    each = (-1,) + (1,) * (w.dim() - 1)  # the shape of one number for each channel
     if bn is None:
-        assert conv.bias is not None
-        w, b = (tensor.detach().cpu().double() for tensor in (conv.weight, conv.bias))
-        return w * (gain * scale), b * gain
+        taken = torch.as_tensor(gain * scale, dtype=torch.float64).reshape(each)
+        return w * taken, w.new_zeros(len(w)) if b is None else b * gain
+    factor, shift = _as_factors(bn, b)
+    return w * (gain * scale * factor).reshape(each), gain * shift
+
+
+def diagonal(layer: nn.Module | Tensor, *, scale: float = 1.0, gain: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
+    """A batch norm, or one factor for each channel, as a depthwise 1x1 convolution: what `fold` gives."""
+    factor, shift = (layer, torch.zeros_like(layer)) if isinstance(layer, Tensor) else _as_factors(layer, None)
+    return (gain * scale * factor).reshape(-1, 1, 1, 1), gain * shift
+
+
+def _as_factors(bn: nn.Module, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """BN(x + bias) as factor * x + shift, one of each for each channel."""
     assert isinstance(bn, nn.BatchNorm2d)
-    assert conv.bias is None, "no ResNet has a bias before a batch norm"
     assert bn.running_mean is not None and bn.running_var is not None
-    given = (conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var)
-    w, gamma, beta, mean, var = (tensor.detach().cpu().double() for tensor in given)  # some devices have no float64
+    gamma, beta, mean, var = (_double(tensor) for tensor in (bn.weight, bn.bias, bn.running_mean, bn.running_var))
     factor = gamma / (var + bn.eps).sqrt()  # (out,)
-    return w * (gain * scale * factor)[:, None, None, None], gain * (beta - mean * factor)
+    return factor, beta - (mean if bias is None else mean - bias) * factor
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().double()  # in this order: some devices have no float64
 
 
 def proxy_convolutions(proxy: nn.Module) -> list[tuple[nn.Module, nn.Module | None]]:

@@ -33,9 +33,12 @@ class Cost:
         return Cost(self.parameters + other.parameters, self.macs + other.macs, latency)
 
 
+NOTHING = Cost(0, 0, 0.0)
+
+
 def total(costs: Iterable[Cost]) -> Cost:
     """The sum of `costs`; nothing costs nothing."""
-    return sum(costs, Cost(0, 0, 0.0))
+    return sum(costs, NOTHING)
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,15 @@ def _order(path: Path) -> tuple[int, bool, int]:
 class Graph:
     """A student's paths in canonical order: by sink, the universal block first, then proxies from near to far.
 
-    `blocks[l-1]` is what the backbone's block l costs, whether the student keeps it or not.
+    `blocks[l-1]` is what the backbone's block l costs, whether the student keeps it or not; `pooling` what its frozen
+    layers between the last node and the classifier do, which is nothing in many families. Their time is in the head's.
     """
 
     blocks: tuple[Cost, ...]
     stem: Cost
     head: Cost
     paths: tuple[Path, ...]
+    pooling: Cost = NOTHING
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "paths", tuple(sorted(self.paths, key=_order)))
@@ -106,12 +111,12 @@ class Graph:
     @property
     def backbone(self) -> Cost:
         """The whole backbone with this task's classifier: what a fine-tuned network would cost."""
-        return self.stem + total(self.blocks) + self.head
+        return self.stem + total(self.blocks) + self.pooling + self.head
 
     @property
     def universal_cost(self) -> Cost:
-        """What this student uses of the backbone: the stem and the universal blocks that it keeps."""
-        return self.stem + total(path.cost for path in self.universal)
+        """What this student uses of the backbone: stem, pooling and the universal blocks that it keeps."""
+        return self.stem + total(path.cost for path in self.universal) + self.pooling
 
     @property
     def task_cost(self) -> Cost:
@@ -147,6 +152,8 @@ class Graph:
         return {
             "stem": _cost_to_json(self.stem),
             "head": _cost_to_json(self.head),
+            # only where there is something: files of families that have nothing there are as they always were
+            **({} if self.pooling == NOTHING else {"pooling": _cost_to_json(replace(self.pooling, latency=None))}),
             "blocks": [_cost_to_json(block) for block in self.blocks],
             "paths": [
                 {"source": p.source, "sink": p.sink, "kind": p.kind, "alpha": p.alpha, **_cost_to_json(p.cost)}
@@ -162,6 +169,7 @@ class Graph:
             stem=_cost_from_json(document["stem"]),
             head=_cost_from_json(document["head"]),
             paths=tuple(_path_from_json(path) for path in document["paths"]),
+            pooling=replace(_cost_from_json(document["pooling"]), latency=0.0) if "pooling" in document else NOTHING,
         )
         graph.check()
         return graph
@@ -192,12 +200,13 @@ class Graph:
             raise ValueError(f"nothing leads into the last node, {self.last}")
 
 
-def untouched(blocks: Sequence[Cost], stem: Cost, head: Cost) -> Graph:
+def untouched(blocks: Sequence[Cost], stem: Cost, head: Cost, pooling: Cost = NOTHING) -> Graph:
     """The backbone as it is: every universal block alone in its node, alpha 1. This is a teacher's graph."""
     return Graph(
         blocks=tuple(blocks),
         stem=stem,
         head=head,
+        pooling=pooling,
         paths=tuple(Path(node - 1, node, UNIVERSAL, 1.0, cost) for node, cost in enumerate(blocks, start=1)),
     )
 

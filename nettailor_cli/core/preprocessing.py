@@ -19,21 +19,26 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Preprocessing:
     """Scale to [0, 1], resize the short side to `resize`, crop the middle `size`, subtract `mean`, divide by `std`.
 
-    `size` and the derived `resize` are in pixels; `mean` and `std` are per channel (RGB) on the [0, 1] scale.
+    `size` and the derived `resize` are in pixels; `mean` and `std` are per channel (RGB) on the [0, 1] scale; `ratio`
+    is that of `resize` to `size`.
     """
 
     size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: str = "bilinear"
+    ratio: tuple[int, int] = (256, 224)
 
     @property
     def resize(self) -> int:
-        """Short side before the crop: 256 for 224, and the same ratio at every other size."""
-        return round(self.size * 256 / 224)
+        """Short side before the crop: 256 for 224 unless `ratio` says otherwise, and the same ratio at other sizes."""
+        return round(self.size * self.ratio[0] / self.ratio[1])
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "resize": self.resize}
+        """The usual ratio is left out: such documents are as they were when there was no other."""
+        document = {**asdict(self), "mean": list(self.mean), "std": list(self.std), "resize": self.resize}
+        own = document.pop("ratio")
+        return document if own == Preprocessing.ratio else {**document, "ratio": list(own)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Preprocessing:
@@ -44,7 +49,10 @@ class Preprocessing:
         size = document["size"]
         if type(size) is not int or not 8 <= size <= MOST_PIXELS:
             raise ValueError(f"size {size!r} is not a whole number between 8 and {MOST_PIXELS}")
-        return cls(size=size, mean=mean, std=std, interpolation=text(document["interpolation"], "interpolation"))
+        resize, crop = document.get("ratio", cls.ratio)
+        if type(resize) is not int or type(crop) is not int or not 0 < crop <= resize <= 4 * crop:
+            raise ValueError(f"ratio {resize!r} to {crop!r} is not between 1 and 4")
+        return cls(size, mean, std, text(document["interpolation"], "interpolation"), (resize, crop))
 
 
 def _three(values: Any, what: str) -> tuple[float, float, float]:

@@ -1,39 +1,31 @@
 """The small task-specific blocks A_p^l, and the pooling that brings x_p to the resolution of x_l (PAPER.md, "Student").
 
-N images, C channels, H x W pixels; s the product of the strides of the blocks between node p and node l.
+Three kinds. "basic": one 1x1 convolution, about 1/18 of a basic block. "bottleneck": two, with the published width.
+"budgeted": two, with the width that makes them about 1/18 of the block that they stand beside, and never over 1/8.
+
+N images, C channels, H x W pixels.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nettailor_cli.core.scaling import Scaling
+
 PROXY_STD = 0.01
 """Standard deviation of a fresh proxy's convolutions: nearly silent beside its universal block."""
 
+SHARE, LARGEST_SHARE = 18, 8
+"""A proxy costs about one in SHARE of its block's MACs, at most one in LARGEST_SHARE."""
 
-def pool(x: Tensor, stride: int) -> Tensor:
-    """Max-pool `x` (N, C, H, W) to the resolution that blocks of total stride s give, at every input size.
 
-    Kernel s+1 with padding s//2 lands on ceil(H / s), as a chain of strided convolutions does; ratios of sizes don't.
-    """
-    if stride == 1:
+def pool(x: Tensor, scaling: Scaling) -> Tensor:
+    """Max-pool `x` (N, C, H, W) to the resolution that blocks of this scaling give, at every input size."""
+    if not scaling.changes:
         return x
-    return F.max_pool2d(x, *pool_window(stride))
-
-
-def pool_window(stride: int) -> tuple[int, int, int]:
-    """Kernel, stride and padding of `pool`."""
-    return stride + 1, stride, stride // 2
-
-
-def stride_between(strides: Sequence[int], source: int, sink: int) -> int:
-    """s of a path from node `source` to node `sink`; `strides` are those of blocks 1..L."""
-    return math.prod(strides[source:sink])
+    return F.max_pool2d(x, *scaling.window)
 
 
 class BasicProxy(nn.Module):
@@ -90,8 +82,18 @@ def bottleneck_width(channels_out: int) -> int:
     return max(channels_out // 32, 16)
 
 
+def budgeted_width(channels_in: int, channels_out: int, *, usual: float, least: int) -> int:
+    """The width m whose m * (C_in + C_out) multiply-adds per position come closest to 1/18 of the block's.
+
+    `usual` are the block's, `least` what they may fall to on small maps: 1/8 of that is never passed, but for a width
+    of 1, below which there is nothing.
+    """
+    each = channels_in + channels_out
+    return max(1, min(round(usual / (SHARE * each)), least // (LARGEST_SHARE * each)))
+
+
 def make_proxy(kind: str, channels_in: int, channels_out: int, width: int | None = None) -> nn.Module:
-    """A proxy of `kind` "basic" or "bottleneck" (`width` channels inside, default `bottleneck_width`)."""
+    """A proxy of `kind` "basic", or one with `width` channels inside (default: `bottleneck_width`)."""
     if kind == "basic":
         return BasicProxy(channels_in, channels_out)
     return BottleneckProxy(channels_in, channels_out, width or bottleneck_width(channels_out))

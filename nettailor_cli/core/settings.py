@@ -159,7 +159,12 @@ class Settings:
         3, "how many nodes back proxies reach: a number, or dense", stages=(TAILOR,), low=1, high=1000, panel="Student"
     )
     proxy_width: int | None = _setting(
-        None, "channels inside the proxies of bottleneck blocks", stages=(TAILOR,), low=1, high=65_536, panel="Student"
+        None,
+        "channels inside the proxies, where they have two layers (all but ResNet-18 and 34)",
+        stages=(TAILOR,),
+        low=1,
+        high=65_536,
+        panel="Student",
     )
     shared_prefix: int = _setting(
         0,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,12 @@ from torch import Tensor, nn
 
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.graph import Graph, Path
-from nettailor_cli.core.proxies import make_proxy, pool, scaled_proxy, start_fresh, stride_between
+from nettailor_cli.core.proxies import pool, scaled_proxy, start_fresh
+from nettailor_cli.core.scaling import Scaling, between
 from nettailor_cli.core.state import copy_state
+
+FROZEN = ("stem", "universal", "pooling")
+"""The parts that are the backbone's."""
 
 UNIVERSAL_LOGIT = 2.0
 PROXY_LOGIT = -2.0
@@ -116,22 +120,17 @@ class Student(nn.Module):
         self.bn_stats = bn_stats
         self.stem = backbone.stem
         self.universal = nn.ModuleDict({str(p.sink): backbone.blocks[p.sink - 1] for p in graph.universal})
-        for parameter in itertools.chain(self.stem.parameters(), self.universal.parameters()):
-            parameter.requires_grad_(False)
-        channels = backbone.channels
+        self.pooling = backbone.pooling
+        for part in self.frozen().values():
+            part.requires_grad_(False)
         self.proxies = nn.ModuleDict(
-            {
-                _key(p.source, p.sink): make_proxy(
-                    backbone.proxy_kind, channels[p.source], channels[p.sink], proxy_width
-                )
-                for p in graph.proxies
-            }
+            {_key(p.source, p.sink): backbone.make_proxy(p.source, p.sink, proxy_width) for p in graph.proxies}
         )
         self.attention = Attention([p.sink for p in graph.paths])
         self.activation = backbone.activation
-        self.pooling = backbone.pooling
+        self.norm = copy.deepcopy(backbone.norm).requires_grad_(True)
         self.head = nn.Linear(backbone.features, classes)
-        self.strides = backbone.strides
+        self.scalings = backbone.scalings
         self._into = [
             (node, [(index, p) for index, p in enumerate(graph.paths) if p.sink == node]) for node in graph.nodes
         ]
@@ -146,18 +145,22 @@ class Student(nn.Module):
             self.attention.logits.copy_(torch.tensor(starts))
         reset_classifier(self.head, generator)
 
-    def on(self, stem: nn.Module, universal: nn.ModuleDict) -> Student:
-        """This student on other frozen parts: a second view, whose trained parameters and buffers are this one's."""
+    def frozen(self) -> dict[str, nn.Module]:
+        """The backbone's parts, whose parameters are never trained."""
+        return {name: self.get_submodule(name) for name in FROZEN}
+
+    def on(self, frozen: Mapping[str, nn.Module]) -> Student:
+        """This student on other `frozen` parts: a second view, whose trained parameters and buffers are this one's."""
         twin = copy.copy(self)
-        twin._modules = {**self._modules, "stem": stem, "universal": universal}
+        twin._modules = {**self._modules, **frozen}
         return twin
 
     def train(self, mode: bool = True) -> Student:
         """Training mode for what the task trains; the frozen part follows only if its statistics are adapted."""
         super().train(mode)
         if self.bn_stats == "frozen":
-            self.stem.train(False)
-            self.universal.train(False)
+            for part in self.frozen().values():
+                part.train(False)
         return self
 
     def forward(self, images: Tensor, run: Run = run_now) -> Activations:
@@ -167,12 +170,12 @@ class Student(nn.Module):
         """
         alpha = self.attention()
         nodes: list[Tensor | None] = [run(self.stem, images)] + [None] * self.graph.last
-        pooled: dict[tuple[int, int], Tensor] = {}  # (source, stride): proxies of the same source share the pooling
+        pooled: dict[tuple[int, Scaling], Tensor] = {}  # proxies of the same source share the pooling
         for node, paths in self._into:
             nodes[node] = self._merge(node, paths, nodes, alpha, pooled, run)
         last = nodes[-1]
         assert last is not None, "a graph's last node is always fed"
-        return Activations(nodes, self.head(self.pooling(last)), alpha)
+        return Activations(nodes, self.head(self.pooling(self.norm(last))), alpha)
 
     def local_nodes(self, activations: Activations) -> list[Tensor | None]:
         """x_1..x_L computed again from *detached* inputs, so that a loss on node l trains node l's own paths only.
@@ -180,7 +183,7 @@ class Student(nn.Module):
         The released code's block-local hint. Every path runs a second time.
         """
         detached = [None if x is None else x.detach() for x in activations.nodes]
-        pooled: dict[tuple[int, int], Tensor] = {}
+        pooled: dict[tuple[int, Scaling], Tensor] = {}
         local: list[Tensor | None] = [detached[0]] + [None] * self.graph.last
         for node, paths in self._into:
             local[node] = self._merge(node, paths, detached, activations.alpha, pooled, run_now)
@@ -192,7 +195,7 @@ class Student(nn.Module):
         paths: list[tuple[int, Any]],
         nodes: list[Tensor | None],
         alpha: Tensor,
-        pooled: dict[tuple[int, int], Tensor],
+        pooled: dict[tuple[int, Scaling], Tensor],
         run: Run,
     ) -> Tensor:
         """Eq. 2 for one node."""
@@ -206,10 +209,10 @@ class Student(nn.Module):
                 y = run(self.universal[str(node)], x)
                 term = y if gain is None else gain.to(y.dtype) * y
             else:
-                stride = stride_between(self.strides, path.source, node)
-                if (path.source, stride) not in pooled:
-                    pooled[path.source, stride] = run(pool, x, stride)
-                term = scaled_proxy(self.proxy(path), pooled[path.source, stride], gain)
+                scaling = between(self.scalings, path.source, node)
+                if (path.source, scaling) not in pooled:
+                    pooled[path.source, scaling] = run(pool, x, scaling)
+                term = scaled_proxy(self.proxy(path), pooled[path.source, scaling], gain)
             merged = term if merged is None else merged.add_(term)
         assert merged is not None
         return run(self.activation, merged)
@@ -225,17 +228,17 @@ class Student(nn.Module):
         return self.graph.with_alphas(alphas.tolist())
 
     def weights(self) -> list[nn.Parameter]:
-        """What the task trains under weight decay: proxies and classifier. The logits are `attention.logits`."""
-        return [*self.proxies.parameters(), *self.head.parameters()]
+        """What the task trains under weight decay: proxies, norm, classifier. The logits are `attention.logits`."""
+        return [*self.proxies.parameters(), *self.norm.parameters(), *self.head.parameters()]
 
     def task_state(self) -> dict[str, Tensor]:
         """Everything that is this task's own, by the names of the model file."""
         state = {"attention.logits": self.attention.logits.detach()}
-        for part in ("proxies", "head"):
+        for part in ("proxies", "norm", "head"):
             state.update(_tensors(part, getattr(self, part)))
         if self.bn_stats == "adapt":
-            for part in ("stem", "universal"):
-                state.update({k: v for k, v in _tensors(part, getattr(self, part)).items() if _is_statistic(k)})
+            for name, module in self.frozen().items():
+                state.update({k: v for k, v in _tensors(name, module).items() if _is_statistic(k)})
         return state
 
     def load_task_state(self, state: dict[str, Tensor]) -> None:

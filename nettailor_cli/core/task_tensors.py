@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LOGITS = "attention.logits"
+_OF_ALL_PATHS = {"head", "norm", "stem", "pooling"}
 
 Source = tuple[Graph, Mapping[str, "Tensor"]]
 """A delta: its graph and its tensors."""
@@ -20,12 +21,13 @@ Source = tuple[Graph, Mapping[str, "Tensor"]]
 def tensors_for(graph: Graph, sources: Sequence[Source]) -> dict[str, Tensor]:
     """The task's tensors for `graph`: those of each path, and its attention logit, from the first source that has it.
 
-    Classifier and stem statistics are the first source's. Raises KeyError when no source has a path.
+    What belongs to no path (the classifier, its norm, statistics of stem and pooling) is the first source's. Raises
+    KeyError when no source has a path.
     """
     rows: list[Tensor] = []
     tensors: dict[str, Tensor] = {}
     for name, tensor in sources[0][1].items():
-        if _home(name) in _TASKS_OWN:
+        if _home(name) in _OF_ALL_PATHS:
             tensors[name] = tensor
     logits = [{path.name: row for path, row in zip(source.paths, own[LOGITS], strict=True)} for source, own in sources]
     homes = [_by_home(own) for _, own in sources]
@@ -55,7 +57,7 @@ def check_tensors(graph: Graph, classes: int, tensors: Mapping[str, Tensor]) -> 
     needed = {_home_of(path) for path in graph.proxies}
     for home in sorted(needed - homes.keys()):
         raise FileError(f"the file lacks the tensors of {home}")
-    allowed = needed | {_home_of(path) for path in graph.universal} | _TASKS_OWN | {_home(LOGITS)}
+    allowed = needed | {_home_of(path) for path in graph.universal} | _OF_ALL_PATHS | {_home(LOGITS)}
     for home in sorted(homes.keys() - allowed):
         raise FileError(f"the file has a tensor {next(iter(homes[home]))!r} that does not belong there")
     check_values(tensors)
@@ -71,9 +73,6 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
             raise FileError(f"the tensor {name!r} holds values that are not finite (NaN or infinite)")
         if name.endswith("running_var") and bool((values < 0).any()):
             raise FileError(f"the tensor {name!r} holds variances below zero")
-
-
-_TASKS_OWN = {"head", "stem"}
 
 
 def _home(name: str) -> str:

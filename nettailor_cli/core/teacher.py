@@ -8,9 +8,6 @@ from torch import Tensor, nn
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.student import Activations, reset_classifier
 
-_CLASSIFIER = "fc"
-"""torchvision's name of the classifier: a teacher file has torchvision's names throughout."""
-
 
 class Teacher(nn.Module):
     """`backbone` with a linear classifier; takes the backbone's modules over.
@@ -50,5 +47,5 @@ class Teacher(nn.Module):
             name: tensor for name, tensor in self.backbone.state().items() if not name.endswith("num_batches_tracked")
         }
         for name, tensor in self.head.state_dict().items():
-            state[f"{_CLASSIFIER}.{name}"] = tensor
+            state[f"{self.backbone.classifier}.{name}"] = tensor
         return state

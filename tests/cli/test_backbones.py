@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from nettailor_cli.core.backbones.catalog import ARCHS
 from nettailor_cli.core.backbones.embedded import DEFAULT
+from nettailor_cli.core.backbones.families import FAMILIES
 from tests.cli.helpers import Workshop, ok, refuses, untouched
 
 
@@ -29,8 +31,36 @@ def test_list(shop: Workshop) -> None:
     people = ok("backbones")
     assert people.out == ok("backbones", "list").out
     assert "resnet18.custom" in people.out and stored["fingerprint"][:12] in people.out
-    assert "resnext50_32x4d.imagenet1k_v1" in people.out.replace("\n", "")
+    assert ["resnext50_32x4d", "224", "16", "25.03", "M", "4.230", "G", "v1", "v2"] in map(
+        str.split, people.out.split("\n")
+    )
     assert ok("backbones", "list", "--quiet").out == ""
+
+
+def test_every_network_is_listed_with_what_it_costs_at_its_own_size(shop: Workshop) -> None:
+    networks = {entry["arch"]: entry for entry in ok("backbones", "list", "--json").document["networks"]}
+    assert networks["resnet18"] == {
+        "arch": "resnet18",
+        "family": "resnet",
+        "size": 224,
+        "blocks": 8,
+        "parameters": 11_689_512,
+        "macs": 1_814_073_344,
+        "features": 512,
+        "classifier": "fc",
+        "tags": ["imagenet1k_v1"],
+    }
+    assert networks["efficientnet_b7"]["size"] == 600 and networks["inception_v3"]["size"] == 299
+    assert {entry["family"] for entry in networks.values()} == set(FAMILIES)
+
+
+def test_the_list_fits_into_60_columns(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = ok("backbones", "list").out.splitlines()
+    assert max(map(len, lines)) <= 60
+    for arch in ARCHS:
+        (row,) = (line.split() for line in lines if line.split()[:1] == [arch])
+        assert row[1].isdigit() and row[2].isdigit() and row[4] in ("M", "k") and row[6] in ("G", "M"), row
 
 
 def test_empty_home(home: Path) -> None:
@@ -103,7 +133,11 @@ def test_no_network(home: Path, shop: Workshop, tmp_path: Path) -> None:
         ("resnet19", "did you mean resnet18?"),
         ("resnt50", "did you mean resnet50?"),
         ("wide_resnet50", "did you mean wide_resnet50_2?"),
-        ("vgg16", "resnet152"),
+        ("vgg12", "did you mean vgg1"),
+        ("vgg16.features", "torchvision has none (it has imagenet1k_v1)"),
+        ("nonsense", "nettailor backbones list"),
+        ("vit_b_16", "can't be tailored: its blocks attend over a sequence of patches"),
+        ("squeezenet1_1", "can't be tailored: its classifier is a convolution"),
         ("resnet18.im net", "a tag is made of"),
         ("resnet18.nonsense", "resnet18.imagenet1k_v1"),
     ],

@@ -3,28 +3,34 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nettailor_cli.core.proxies import bottleneck_width, make_proxy, pool, scaled_proxy
+from nettailor_cli.core.proxies import bottleneck_width, budgeted_width, make_proxy, pool, scaled_proxy
+from nettailor_cli.core.scaling import Scaling
 
 
-@pytest.mark.parametrize("stride", [1, 2, 4, 8])
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 9, 16, 18, 19, 25])
-def test_pooling_lands_where_a_chain_of_strided_convolutions_does(size: int, stride: int) -> None:
-    chained = size
-    for _ in range(stride.bit_length() - 1):
-        chained = (chained + 2 * 1 - 3) // 2 + 1  # a 3x3 convolution of stride 2 with padding 1
-    assert pool(torch.zeros(1, 1, size, size), stride).shape == (1, 1, chained, chained)
+@pytest.mark.parametrize("scaling", [Scaling(1), Scaling(2), Scaling(4), Scaling(2, 2), Scaling(4, 4), Scaling(2, 3)])
+def test_pooling_gives_the_size_that_the_scaling_says(scaling: Scaling) -> None:
+    for size in range(scaling.stride + scaling.inset, 30):
+        assert pool(torch.zeros(1, 1, size, size), scaling).shape[2:] == (scaling.of(size), scaling.of(size))
 
 
 @pytest.mark.parametrize(("size", "stride"), [(9, 2), (18, 4), (5, 8), (7, 1)])
 def test_pooling_takes_the_maximum_of_windows_of_stride_plus_1_around_each_position(size: int, stride: int) -> None:
     x = torch.randn(1, 2, size, size, generator=torch.Generator().manual_seed(size))
-    got = pool(x, stride)
+    got = pool(x, Scaling(stride))
     reach = 0 if stride == 1 else stride // 2
     for i in range(got.shape[2]):
         for j in range(got.shape[3]):
             rows = slice(max(0, i * stride - reach), i * stride + reach + 1)
             columns = slice(max(0, j * stride - reach), j * stride + reach + 1)
             assert torch.equal(got[0, :, i, j], x[0, :, rows, columns].amax(dim=(1, 2)))
+
+
+def test_a_budgeted_width_by_hand() -> None:
+    """A block of 18,000 multiply-adds: 1000 for the proxy, 10 + 15 for each channel inside."""
+    assert budgeted_width(10, 15, usual=18_000, least=18_000) == 40
+    # with 6000 on small maps, 750 at most
+    assert budgeted_width(10, 15, usual=18_000, least=6_000) == 30
+    assert budgeted_width(10, 15, usual=100, least=100) == 1
 
 
 def test_a_basic_proxy_costs_about_an_eighteenth_of_a_basic_block() -> None:

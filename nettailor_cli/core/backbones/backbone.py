@@ -6,18 +6,21 @@ Legend: N images, H x W pixels, L blocks, nodes 0..L (node 0 is the stem's outpu
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection, Mapping
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from nettailor_cli.core.backbones import resnet
-from nettailor_cli.core.backbones.catalog import parse_name
+from nettailor_cli.core.backbones.catalog import parse_name, preprocessing
+from nettailor_cli.core.backbones.decomposition import decompose, make_network
 from nettailor_cli.core.backbones.fingerprint import counts, fingerprint_of
 from nettailor_cli.core.backbones.fitting import checked
-from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.backbones.measures import bears, measure
+from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.proxies import budgeted_width, make_proxy
 
 
 class Backbone(nn.Module):
@@ -29,29 +32,37 @@ class Backbone(nn.Module):
     stem           (N, 3, H, W) -> node 0
     blocks         block l at index l-1: node l-1 -> what goes into node l's activation
     activation     between a block's output and the node
-    pooling        node L -> (N, features)
+    norm           between node L and the pooling: what a task's own starts from; the identity in most families
+    pooling        node L -> (N, features), with the frozen layers that some families have there
     channels       of nodes 0..L
-    strides        of blocks 1..L
+    scalings       of blocks 1..L: what they do to height and width
     features       numbers per image that the classifier sees
-    proxy_kind     "basic" or "bottleneck"
+    proxy_kind     "basic", "bottleneck" or "budgeted", see core.proxies
+    classifier     the linear layer that is left out, in torchvision's keys
+    left_out       that, and the auxiliary heads
     """
 
     def __init__(self, name: str, network: nn.Module, preprocessing: Preprocessing) -> None:
         """`network` is torchvision's; its parameters are shared, not copied. It may live on the meta device."""
         super().__init__()
-        parts = resnet.decompose(network)
+        parts = decompose(parse_name(name).arch, network)
+        measures = measure(parts)
         self.name = name
         self.fingerprint = ""
         self.preprocessing = preprocessing
         self.stem = parts.stem
         self.blocks = nn.ModuleList(parts.blocks)
         self.activation = parts.activation
+        self.norm = parts.norm
         self.pooling = parts.pooling
-        self.channels = parts.channels
-        self.strides = parts.strides
-        self.features = parts.features
-        self.proxy_kind = parts.proxy_kind
+        self.channels = measures.channels
+        self.scalings = measures.scalings
+        self.features = measures.features
+        self.proxy_kind = parts.proxies
+        self._work = measures.work
         self.classifier = parts.classifier
+        self.left_out = (parts.classifier, *parts.auxiliary)
+        self._old_names = parts.old_names
         # The same tensor has our name here and torchvision's there, whatever the family: no renaming rules to keep.
         theirs = {id(tensor): key for key, tensor in network.state_dict(keep_vars=True).items()}
         self._torchvision_key = {key: theirs[id(t)] for key, t in self.state_dict(keep_vars=True).items()}
@@ -63,7 +74,7 @@ class Backbone(nn.Module):
         return parse_name(self.name).arch
 
     def nodes(self, images: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W), preprocessed -> activations of nodes 0..L, each (N, C_l, H_l, W_l) and >= 0."""
+        """Images (N, 3, H, W), preprocessed -> activations of nodes 0..L, each (N, C_l, H_l, W_l)."""
         nodes = [self.stem(images)]
         for block in self.blocks:
             nodes.append(self.activation(block(nodes[-1])))
@@ -71,39 +82,65 @@ class Backbone(nn.Module):
 
     def pool(self, last: Tensor) -> Tensor:
         """Node L (N, C_L, H, W) -> (N, features)."""
-        return self.pooling(last)
+        return self.pooling(self.norm(last))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), preprocessed -> (N, features)."""
         return self.pool(self.nodes(images)[-1])
 
+    def make_proxy(self, source: int, sink: int, width: int | None = None) -> nn.Module:
+        """A proxy from node `source` to node `sink`; `width` inside instead of the default, where it has one."""
+        channels_in, channels_out = self.channels[source], self.channels[sink]
+        if self.proxy_kind == "budgeted" and width is None:
+            work = self._work[sink - 1]
+            width = budgeted_width(channels_in, channels_out, usual=work.usual, least=work.least)
+        return make_proxy(self.proxy_kind, channels_in, channels_out, width)
+
+    def check_size(self, size: int) -> None:
+        """Raises UsageError when pictures of `size` x `size` pixels are too small for this network."""
+        if not bears(self, size):
+            enough = next((larger for larger in range(size + 1, 512) if bears(self, larger)), 512)
+            raise UsageError(
+                f"{self.arch} can't take pictures of {size} px", f"--size {enough} is the next that it can"
+            )
+
     def state(self) -> dict[str, Tensor]:
         """Every tensor under torchvision's key, classifier excepted: the tensors themselves, detached, not copies."""
         return {self._torchvision_key[key]: tensor for key, tensor in self.state_dict().items()}
 
+    def among(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What counts of a torchvision-keyed state, under today's names: no classifier, auxiliary heads, counters."""
+        if self._old_names is not None:
+            pattern, today = self._old_names
+            state = {re.sub(pattern, today, key): tensor for key, tensor in state.items()}
+        return {key: tensor for key, tensor in state.items() if counts(key, self.left_out)}
+
     def load(self, state: Mapping[str, Tensor], *, source: str = "this set of weights") -> None:
         """Copies torchvision-keyed values in and takes their fingerprint.
 
-        A classifier is ignored, num_batches_tracked too (it is set to 0: with a fixed momentum it has no effect);
-        other floating types become fp32. `source` is how messages call the file. Raises FileError, and changes
+        A classifier is ignored, auxiliary heads and num_batches_tracked too (set to 0: with a fixed momentum it has no
+        effect); other floating types become fp32. `source` is how messages call the file. Raises FileError, and changes
         nothing, for missing or unknown names, other shapes and values that are not finite.
         """
         own = self.state()
-        expected = {key: tuple(tensor.shape) for key, tensor in own.items() if counts(key, self.classifier)}
-        given = {key: tensor for key, tensor in state.items() if counts(key, self.classifier)}
-        values = checked(given, expected, arch=self.arch, source=source)
+        expected = {key: tuple(tensor.shape) for key, tensor in own.items() if counts(key, self.left_out)}
+        values = checked(self.among(state), expected, arch=self.arch, source=source)
         with torch.no_grad():
             for key, tensor in own.items():
                 if key in values:
                     tensor.copy_(values[key])
                 else:
                     tensor.zero_()
-        self.fingerprint = fingerprint_of(values, classifier=self.classifier)
+        self.fingerprint = fingerprint_of(values, left_out=self.left_out)
 
     def cut(self, last: int) -> Self:
-        """Without the blocks after block `last` (1..L): what was the input of the next one is pooled now."""
+        """Without what follows block `last` (1..L): the average over what was the next block's input is pooled now."""
+        if last == len(self.blocks):
+            return self
         self.blocks = self.blocks[:last]
-        self.channels, self.strides = self.channels[: last + 1], self.strides[:last]
+        self.norm = nn.Identity()
+        self.pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.channels, self.scalings = self.channels[: last + 1], self.scalings[:last]
         self.features = self.channels[last]
         self._torchvision_key = {key: self._torchvision_key[key] for key in self.state_dict()}
         return self
@@ -134,8 +171,8 @@ class _Absent(nn.Module):
 
 def build(arch: str) -> Backbone:
     """ARCH.random: torchvision's random initialisation from torch's current generator, fp32, on the CPU."""
-    backbone = Backbone(f"{arch}.random", resnet.make_network(arch), Preprocessing())
-    backbone.fingerprint = fingerprint_of(backbone.state(), classifier=backbone.classifier)
+    backbone = Backbone(f"{arch}.random", make_network(arch), preprocessing(arch))
+    backbone.fingerprint = fingerprint_of(backbone.state(), left_out=backbone.left_out)
     return backbone
 
 
@@ -161,7 +198,7 @@ def from_state(
     weights for these blocks alone, see `Backbone.only`.
     """
     # On the meta device nothing is initialised: load is about to overwrite every value.
-    backbone = Backbone(name, resnet.make_network(parse_name(name).arch, "meta"), preprocessing)
+    backbone = Backbone(name, make_network(parse_name(name).arch, "meta"), preprocessing)
     if last is not None and last < len(backbone.blocks):
         backbone.cut(last)
     if blocks is not None:
@@ -171,7 +208,7 @@ def from_state(
     return backbone
 
 
-def head_state(state: Mapping[str, Tensor], *, classifier: str = "fc") -> dict[str, Tensor] | None:
+def head_state(state: Mapping[str, Tensor], classifier: str) -> dict[str, Tensor] | None:
     """The linear classifier in a torchvision-keyed state, for nn.Linear's load_state_dict; None when there is none.
 
     `weight` (classes, features) and `bias` (classes,), fp32. Raises FileError when the two don't belong together.

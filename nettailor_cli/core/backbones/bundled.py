@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from nettailor_cli.core.backbones.backbone import Backbone, from_state
-from nettailor_cli.core.backbones.fingerprint import counts
 from nettailor_cli.core.backbones.listing import SHORT
 from nettailor_cli.core.errors import FileError, RunFailed
 from nettailor_cli.core.files import sha256_of
@@ -22,7 +21,7 @@ from nettailor_cli.core.sealed import read_tensors, write_sealed
 
 def write_bundled(path: Path, backbone: Backbone, about: Mapping[str, Any], *, fp16: bool) -> None:
     """Write what there is of `backbone` to `path`, with the document `about` inside. Raises as `write_sealed` does."""
-    tensors = {key: tensor for key, tensor in backbone.state().items() if counts(key, backbone.classifier)}
+    tensors = backbone.among(backbone.state())
     write_sealed(path, {BACKBONE: about}, in_storage(tensors, fp16=fp16))
 
 

@@ -6,45 +6,69 @@ imported file.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+from nettailor_cli.core.backbones.families import family_of, why_refused
 from nettailor_cli.core.errors import UsageError, did_you_mean
+from nettailor_cli.core.preprocessing import Preprocessing
 
 DEFAULT_TAG = "imagenet1k_v1"
 CUSTOM_TAG = "custom"
+_LIST = "nettailor backbones list shows them all"
 
-# Files at _SERVER. What follows the dash is the start of the file's SHA-256.
-_FILES: dict[str, dict[str, str]] = {
-    "resnet18": {"imagenet1k_v1": "resnet18-f37072fd.pth"},
-    "resnet34": {"imagenet1k_v1": "resnet34-b627a593.pth"},
-    "resnet50": {"imagenet1k_v1": "resnet50-0676ba61.pth", "imagenet1k_v2": "resnet50-11ad3fa6.pth"},
-    "resnet101": {"imagenet1k_v1": "resnet101-63fe2227.pth", "imagenet1k_v2": "resnet101-cd907fc2.pth"},
-    "resnet152": {"imagenet1k_v1": "resnet152-394f9c45.pth", "imagenet1k_v2": "resnet152-f82ba261.pth"},
-    "resnext50_32x4d": {
-        "imagenet1k_v1": "resnext50_32x4d-7cdf4587.pth",
-        "imagenet1k_v2": "resnext50_32x4d-1a0047aa.pth",
-    },
-    "resnext101_32x8d": {
-        "imagenet1k_v1": "resnext101_32x8d-8ba56ff5.pth",
-        "imagenet1k_v2": "resnext101_32x8d-110c445d.pth",
-    },
-    "resnext101_64x4d": {"imagenet1k_v1": "resnext101_64x4d-173b62eb.pth"},
-    "wide_resnet50_2": {
-        "imagenet1k_v1": "wide_resnet50_2-95faca4d.pth",
-        "imagenet1k_v2": "wide_resnet50_2-9ba9bcbe.pth",
-    },
-    "wide_resnet101_2": {
-        "imagenet1k_v1": "wide_resnet101_2-32ee1156.pth",
-        "imagenet1k_v2": "wide_resnet101_2-d733dc28.pth",
-    },
-}
-_SERVER = "https://download.pytorch.org/models/"
+SERVER = "https://download.pytorch.org/models/"
+TABLE = Path(__file__).with_name("networks.json")
+"""Every ARCH with what is known of it; made by examples/backbones/table.py from the installed torchvision."""
+
 _TAG = re.compile(r"[a-z0-9_-]+")
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
-ARCHS = tuple(_FILES)
+_NETWORKS: dict[str, dict[str, Any]] = json.loads(TABLE.read_text(encoding="utf-8"))
+ARCHS = tuple(_NETWORKS)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of the networks: residual blocks or the like, parameters and MACs with 1000 classes at `size` px.
+
+    classifier: the name of its linear layer in its weights' keys, which sees `features` numbers.
+    """
+
+    arch: str
+    family: str
+    size: int
+    blocks: int
+    parameters: int
+    macs: int
+    features: int
+    classifier: str
+
+
+def network(arch: str) -> Network:
+    """What is known of the ARCH `arch`."""
+    row = _NETWORKS[arch]
+    counts = {key: row[key] for key in ("blocks", "parameters", "macs", "features", "classifier")}
+    return Network(arch, family_of(arch) or "", preprocessing(arch).size, **counts)
+
+
+def preprocessing(arch: str, tag: str | None = None) -> Preprocessing:
+    """What pictures have to look like for torchvision's weights `tag`; for others as for the first of `arch`."""
+    offered = _NETWORKS[arch]["weights"]
+    own = offered.get(tag) or offered.get(default_tag(arch)) or _NETWORKS[arch]["pictures"]
+    given: dict[str, Any] = {
+        key: value if key == "size" else tuple(value) for key, value in own.items() if key != "file"
+    }
+    return Preprocessing(**given)
+
+
+def default_tag(arch: str) -> str:
+    """What a bare ARCH means: DEFAULT_TAG, where torchvision has it; CUSTOM_TAG where it has none."""
+    tags = torchvision_tags(arch)
+    return DEFAULT_TAG if DEFAULT_TAG in tags else (*tags, CUSTOM_TAG)[0]
 
 
 @dataclass(frozen=True)
@@ -62,29 +86,30 @@ def parse_name(text: str) -> BackboneName:
     """`ARCH` or `ARCH.TAG`, in any case. Raises UsageError for an unknown ARCH and a TAG outside [a-z0-9_-]+."""
     arch, dot, tag = text.strip().lower().partition(".")
     if arch not in ARCHS:
-        raise UsageError(
-            f"unknown backbone {text!r}: the architecture is none of {', '.join(ARCHS)}", did_you_mean(arch, ARCHS)
-        )
+        reason = why_refused(arch)
+        if reason:
+            raise UsageError(f"{arch} can't be tailored: {reason}", _LIST)
+        raise UsageError(f"unknown backbone {text!r}", did_you_mean(arch, ARCHS) or _LIST)
     if not dot:
         return BackboneName(arch)
     if not _TAG.fullmatch(tag):
         what = f"unknown backbone {text!r}: a tag is made of letters, digits, '-' and '_'"
-        raise UsageError(what, f"for example {arch}.{DEFAULT_TAG}")
+        raise UsageError(what, f"for example {arch}.{default_tag(arch)}")
     return BackboneName(arch, tag)
 
 
 def torchvision_tags(arch: str) -> tuple[str, ...]:
     """The tags of `arch` that torchvision offers for download, oldest first."""
-    return tuple(_FILES[arch])
+    return tuple(_NETWORKS[arch]["weights"])
 
 
 def download_url(name: BackboneName) -> str:
     """Where torchvision keeps the file. Raises UsageError when it has none of that name."""
-    file = _FILES[name.arch].get(name.tag or DEFAULT_TAG)
-    if file is None:
+    weights = _NETWORKS[name.arch]["weights"].get(name.tag or default_tag(name.arch))
+    if weights is None:
         offered = ", ".join(f"{name.arch}.{tag}" for tag in torchvision_tags(name.arch))
         raise UsageError(f"torchvision has no weights named {name}; it has {offered}")
-    return _SERVER + file
+    return SERVER + str(weights["file"])
 
 
 def hash_in_url(url: str) -> str:
@@ -95,7 +120,7 @@ def hash_in_url(url: str) -> str:
 
 def tag_of_file(arch: str, sha256: str) -> str | None:
     """The torchvision tag of `arch` whose file has this SHA-256 (hexadecimal), or None."""
-    for tag, file in _FILES[arch].items():
-        if sha256.startswith(hash_in_url(file)):
-            return tag
+    for tag, weights in _NETWORKS[arch]["weights"].items():
+        if sha256.startswith(hash_in_url(weights["file"])):
+            return str(tag)
     return None

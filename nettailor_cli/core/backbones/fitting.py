@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
+from math import prod
 
 import torch
 from torch import Tensor
 
-from nettailor_cli.core.backbones import catalog, resnet
+from nettailor_cli.core.backbones import catalog
+from nettailor_cli.core.backbones.decomposition import make_network
 from nettailor_cli.core.backbones.fingerprint import counts
 from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.printable import harmless
@@ -53,15 +55,20 @@ def _problems(given: Mapping[str, Tensor], expected: _Shapes) -> list[str]:
 
 
 def _arch_of(given: Mapping[str, Tensor]) -> str | None:
-    shapes = {key: tuple(value.shape) for key, value in given.items()}
-    return next((arch for arch in catalog.ARCHS if shapes == _shapes_of(arch)), None)
+    for arch in catalog.ARCHS:
+        known = catalog.network(arch)
+        own = {key: tuple(value.shape) for key, value in given.items() if counts(key, (known.classifier,))}
+        trained = sum(prod(shape) for key, shape in own.items() if not key.endswith(("running_mean", "running_var")))
+        # to look at the network itself takes a while
+        if trained == known.parameters - 1000 * (known.features + 1) and own == _shapes_of(arch):
+            return arch
+    return None
 
 
 @functools.cache
 def _shapes_of(arch: str) -> _Shapes:
-    network = resnet.make_network(arch, "meta")
-    classifier = resnet.decompose(network).classifier
-    return {k: tuple(v.shape) for k, v in network.state_dict().items() if counts(k, classifier)}
+    network, classifier = make_network(arch, "meta"), catalog.network(arch).classifier
+    return {k: tuple(v.shape) for k, v in network.state_dict().items() if counts(k, (classifier,))}
 
 
 def _text(shape: Iterable[int]) -> str:

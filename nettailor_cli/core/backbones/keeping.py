@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from nettailor_cli.core.backbones.backbone import Backbone
-from nettailor_cli.core.backbones.fingerprint import counts
 from nettailor_cli.core.backbones.listing import SHORT, StoredBackbone, described, folder
 from nettailor_cli.core.errors import RunFailed, UsageError
 from nettailor_cli.core.files import write_bytes
@@ -28,8 +27,7 @@ def keep(backbone: Backbone, state: Mapping[str, Tensor], *, source: str, home: 
     tensors = {
         # Fresh copies: a .pth may hold views into one another, which the format refuses.
         key: value.to(value.dtype if value.dtype in _HALVES else torch.float32, copy=True).contiguous()
-        for key, value in state.items()
-        if counts(key, backbone.classifier)
+        for key, value in backbone.among(state).items()
     }
     path = folder(home) / f"{backbone.name}-{backbone.fingerprint[:SHORT]}.safetensors"
     entry = described(

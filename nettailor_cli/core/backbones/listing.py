@@ -26,8 +26,8 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 class StoredBackbone:
     """One file. A damaged one has an `error`, and the other fields say what is still known of it.
 
-    `bytes` is the file's size, `size` the input's in pixels, `mean` and `std` are on the [0, 1] scale, `source` is the
-    URL or the name of the file that it was made from.
+    `bytes` is the file's size, `size` the input's in pixels, `ratio` that of the short side before the crop to it,
+    `mean` and `std` are on the [0, 1] scale, `source` is the URL or the name of the file that it was made from.
     """
 
     path: Path
@@ -37,6 +37,7 @@ class StoredBackbone:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     size: int = 0
+    ratio: tuple[int, int] = Preprocessing.ratio
     source: str = ""
     error: str = ""
 
@@ -58,6 +59,7 @@ class StoredBackbone:
             "mean": json.dumps(list(self.mean)),
             "std": json.dumps(list(self.std)),
             "size": str(self.size),
+            **({} if self.ratio == Preprocessing.ratio else {"ratio": json.dumps(list(self.ratio))}),
             "source": self.source,
         }
 
@@ -77,6 +79,7 @@ def described(path: Path, *, name: str, fingerprint: str, preprocessing: Preproc
         mean=preprocessing.mean,
         std=preprocessing.std,
         size=preprocessing.size,
+        ratio=preprocessing.ratio,
         source=source,
     )
 

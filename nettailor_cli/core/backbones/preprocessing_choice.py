@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nettailor_cli.core.errors import FileError, UsageError
-from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from nettailor_cli.core.strict import parse_json
 
 _DEFAULT = "ImageNet's default"
+_TORCHVISIONS = "torchvision's for this architecture"
 
 
 def choose(
@@ -18,16 +19,21 @@ def choose(
     tables: Sequence[tuple[str, Mapping[str, str]]],
     *,
     source: str,
+    default: Preprocessing | None = None,
 ) -> tuple[Preprocessing, str]:
     """The preprocessing and a printable line with the reason for each of mean and std.
 
     `mean` and `std` are the user's own: three numbers each on the [0, 1] scale. Where they are None the first of
-    `tables`, pairs of (who says so, a file's metadata), that has the key decides; else it is ImageNet's. `source` is
-    how messages call the file. Raises UsageError for the user's own values and FileError for a file's.
+    `tables`, pairs of (who says so, a file's metadata), that has the key decides; else it is the `default` of the
+    architecture, or ImageNet's. `source` is how messages call the file. Raises UsageError for the user's own values and
+    FileError for a file's.
     """
-    document, said_by = Preprocessing().to_json(), {"mean": _DEFAULT, "std": _DEFAULT}
+    default = default or Preprocessing()
+    document = default.to_json()
+    usual = (default.mean, default.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    said_by = dict.fromkeys(("mean", "std"), _DEFAULT if usual else _TORCHVISIONS)
     for who, metadata in reversed(tables):
-        for key in ("mean", "std", "size"):
+        for key in ("mean", "std", "size", "ratio"):
             if key in metadata:
                 document[key], said_by[key] = _parsed(metadata[key], key, source), who
     _preprocessing(document, FileError(f"the metadata of {source} have no usable mean, std and size"))

@@ -124,7 +124,8 @@ def _import(
     if stored is not None:
         backbone.name = stored.name
         tables.append((_STORED, stored.metadata()))
-    backbone.preprocessing, reason = choose(mean, std, tables, source=str(weights))
+    default = catalog.preprocessing(wanted.arch, tag)
+    backbone.preprocessing, reason = choose(mean, std, tables, source=str(weights), default=default)
     if stored is None or backbone.preprocessing != _preprocessing(stored):
         # An unchanged file is left alone; so is the stored source when only the preprocessing is new.
         stored = keep(backbone, state, source=stored.source if stored else weights.name, home=home)
@@ -147,10 +148,10 @@ def _same_in_home(backbone: Backbone, home: Path, *, any_name: bool) -> StoredBa
 def _in_home(wanted: BackboneName, home: Path, progress: Progress) -> tuple[StoredBackbone | None, str]:
     """What `home` has under this name, and why it was taken."""
     for stored in listing(home):
-        if stored.error and BackboneName(wanted.arch, wanted.tag or catalog.DEFAULT_TAG) == _named(stored):
+        if stored.error and BackboneName(wanted.arch, wanted.tag or catalog.default_tag(wanted.arch)) == _named(stored):
             progress.warn(f"{stored.path} is passed over: {stored.error}")
     of_arch = [stored for stored in _whole(home) if stored.parsed.arch == wanted.arch]
-    named = [stored for stored in of_arch if stored.parsed.tag == (wanted.tag or catalog.DEFAULT_TAG)]
+    named = [stored for stored in of_arch if stored.parsed.tag == (wanted.tag or catalog.default_tag(wanted.arch))]
     why = ""
     if not named and wanted.tag is None and of_arch:
         named, why = of_arch, f", the only {wanted.arch} there"
@@ -195,20 +196,22 @@ def _load(stored: StoredBackbone) -> Backbone:
 def _from_torchvision(
     wanted: BackboneName, home: Path, mean: Sequence[float] | None, std: Sequence[float] | None, progress: Progress
 ) -> _Found:
-    wanted = replace(wanted, tag=wanted.tag or catalog.DEFAULT_TAG)
+    wanted = replace(wanted, tag=wanted.tag or catalog.default_tag(wanted.arch))
     tags = catalog.torchvision_tags(wanted.arch)
     if wanted.tag not in tags:
         near = did_you_mean(str(wanted), [f"{wanted.arch}.{tag}" for tag in tags])
+        theirs = f"(it has {', '.join(tags)})" if tags else "of this architecture"
         raise UsageError(
-            f"there is no {wanted} in {folder(home)}, and torchvision has none (it has {', '.join(tags)})",
+            f"there is no {wanted} in {folder(home)}, and torchvision has none {theirs}",
             near or "--weights FILE imports it",
         )
     url = catalog.download_url(wanted)
     state, origin = _torchvision_file(wanted, url, home, progress)
-    backbone = from_state(str(wanted), state, Preprocessing(), source=origin)
+    default = catalog.preprocessing(wanted.arch, wanted.tag)
+    backbone = from_state(str(wanted), state, default, source=origin)
     kept = keep(backbone, state, source=url, home=home)
     # The user's own mean and std hold for this command; what is stored describes torchvision's weights for all others.
-    backbone.preprocessing, reason = choose(mean, std, [], source=url)
+    backbone.preprocessing, reason = choose(mean, std, [], source=url, default=default)
     return _Found(backbone, f"{origin}, kept as {kept.path}", reason)
 
 

@@ -26,7 +26,8 @@ from nettailor_cli.core.deploy.spread import Spread, warn_of_restlessness
 from nettailor_cli.core.deploy.timing import BATCHES, Stopwatch, describe, on_machine, some_images
 from nettailor_cli.core.graph import sources_of_proxies
 from nettailor_cli.core.progress import Progress
-from nettailor_cli.core.proxies import make_proxy, pool, stride_between
+from nettailor_cli.core.proxies import pool
+from nettailor_cli.core.scaling import Scaling, between
 from nettailor_cli.core.training.precision import Machine
 
 HEAD_CLASSES = 100
@@ -49,11 +50,13 @@ def calibrate(
     """The latencies of stem, blocks, head and the proxies of `skips` (None: all) of `arch` at `size` pixels.
 
     At each of `batches`, the parts in turn. `proxy_width` is the width inside bottleneck proxies. torch's random state
-    stays as it is.
+    stays as it is. Raises UsageError when `size` is too small for `arch`.
     """
     stopwatch = stopwatch or Stopwatch()
     with torch.random.fork_rng(devices=[]):
-        parts = _Parts(build_random(arch, 0), machine, skips, proxy_width)
+        backbone = build_random(arch, 0)
+        backbone.check_size(size)
+        parts = _Parts(backbone, machine, skips, proxy_width)
     timings: dict[int, dict[str, Spread]] = {}
     progress.start("measuring", len(batches))
     for batch in batches:
@@ -78,9 +81,8 @@ class _Parts:
     def __init__(self, backbone: Backbone, machine: Machine, skips: int | None, proxy_width: int | None) -> None:
         self.backbone, self.machine = on_machine(backbone, machine), machine
         self.head = on_machine(nn.Linear(backbone.features, HEAD_CLASSES), machine)
-        channels, kind = backbone.channels, backbone.proxy_kind
         self.proxies = {
-            (source, sink): on_machine(make_proxy(kind, channels[source], channels[sink], proxy_width), machine)
+            (source, sink): on_machine(backbone.make_proxy(source, sink, proxy_width), machine)
             for sink in range(1, len(backbone.blocks) + 1)
             for source in sources_of_proxies(sink, skips)
         }
@@ -101,10 +103,10 @@ class _Parts:
         for sink, (block, x) in enumerate(zip(backbone.blocks, nodes[:-1], strict=True), start=1):
             add(f"universal {sink}", (block, x.shape), _universal(backbone, block, x))
         for (source, sink), proxy in self.proxies.items():
-            stride = stride_between(backbone.strides, source, sink)
+            scaling = between(backbone.scalings, source, sink)
             x, node = nodes[source], nodes[sink]
-            add(f"proxy {source}-{sink}", (proxy, stride, x.shape), _proxy(proxy, stride, x, node))
-        add(HEAD, HEAD, lambda: self.head(backbone.pooling(nodes[-1])))
+            add(f"proxy {source}-{sink}", (proxy, scaling, x.shape), _proxy(proxy, scaling, x, node))
+        add(HEAD, HEAD, lambda: self.head(backbone.pool(nodes[-1])))
         return shape_of, calls
 
     def _nodes(self, images: Tensor) -> list[Tensor]:
@@ -122,5 +124,5 @@ def _universal(backbone: Backbone, block: nn.Module, x: Tensor) -> Call:
     return lambda: backbone.activation(block(x))
 
 
-def _proxy(proxy: nn.Module, stride: int, x: Tensor, node: Tensor) -> Call:
-    return lambda: node + proxy(pool(x, stride))
+def _proxy(proxy: nn.Module, scaling: Scaling, x: Tensor, node: Tensor) -> Call:
+    return lambda: node + proxy(pool(x, scaling))

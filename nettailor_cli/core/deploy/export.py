@@ -15,7 +15,6 @@ from nettailor_cli.core.complexity import macs
 from nettailor_cli.core.deploy.checking import LIMITS, Difference, compare, pictures_for
 from nettailor_cli.core.deploy.lowering import lower
 from nettailor_cli.core.deploy.plan import LOGITS
-from nettailor_cli.core.deploy.safetensors_file import FORMAT
 from nettailor_cli.core.deploy.standalone import PROBABILITIES, HalfPrecision, Runner, StandaloneNetwork, runner_of
 from nettailor_cli.core.errors import FileError, NettailorError, RunFailed, UsageError, did_you_mean
 from nettailor_cli.core.files import check_place, write_atomically
@@ -146,7 +145,7 @@ def _describe(model: Model, network: StandaloneNetwork, precision: str, cost: Co
     """The document inside every exported file."""
     document, size = model.document, network.preprocessing.size
     return {
-        "standalone": FORMAT,
+        "standalone": network.plan.version,
         "package": __version__,
         "input": {
             "name": "images",

@@ -88,7 +88,8 @@ class LatencyTable:
         def measured(cost: Cost, name: str) -> Cost:
             return replace(cost, latency=medians[name])
 
-        return Graph(
+        return replace(
+            graph,
             blocks=tuple(measured(cost, name) for cost, name in zip(graph.blocks, blocks, strict=True)),
             stem=measured(graph.stem, STEM),
             head=measured(graph.head, HEAD),

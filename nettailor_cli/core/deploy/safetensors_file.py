@@ -17,8 +17,8 @@ from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.sealed import read_content, read_tensors, write_sealed
 
 RUNTIME = "the library's reader"
-FORMAT = 1
-"""Version of the document: its key "standalone"."""
+FORMAT = 2
+"""The latest version of the document: its key "standalone". A plan of the first version's operations stays in it."""
 
 
 def write(path: Path, network: StandaloneNetwork, document: Mapping[str, Any]) -> None:

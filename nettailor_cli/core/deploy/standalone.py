@@ -65,31 +65,71 @@ class StandaloneNetwork(nn.Module):
         """The same pictures -> logits (N, K), whatever `output` is."""
         return self.logits_of(images.permute(0, 3, 1, 2).to(self._outside) * self._scale + self._shift)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What every value of the plan looks like, without N: (channels, height, width) or (features,)."""
+        size = self.preprocessing.size
+        with torch.no_grad():
+            meta = {name: tensor.to("meta") for name, tensor in self.tensors().items()}
+            network = StandaloneNetwork(self.plan, meta, self.preprocessing, self.output)
+            values = network._values({IMAGE: torch.empty(1, 3, size, size, dtype=self.dtype, device="meta")}, {})
+        return {name: tuple(value.shape[1:]) for name, value in values.items()}
+
     def logits_of(self, normalised: Tensor) -> Tensor:
         """Pictures (N, 3, S, S) with mean and std applied -> logits (N, K)."""
-        values = {IMAGE: normalised.to(self.dtype)}
-        last_reader = self.plan.last_reader
+        values = self._values({IMAGE: normalised.to(self.dtype)}, self.plan.last_reader)
+        return values[LOGITS].to(self._outside)
+
+    def _values(self, values: dict[str, Tensor], last_reader: Mapping[str, int]) -> dict[str, Tensor]:
+        """Runs the plan; what `last_reader` knows is forgotten behind that step."""
         for index, step in enumerate(self.plan.steps):
             values[step.output] = self._run(step, [values[name] for name in step.inputs])
             for name in step.inputs:
-                if last_reader[name] == index:
+                if last_reader.get(name) == index:
                     values.pop(name, None)
-        return values[LOGITS].to(self._outside)
+        return values
 
     def _run(self, step: Step, inputs: list[Tensor]) -> Tensor:
-        x = inputs[0]
-        if step.op == "conv":
-            weight, bias = getattr(self, step.weight), getattr(self, step.bias)
-            y = F.conv2d(x, weight, bias, stride=step.stride, padding=step.padding, groups=step.groups)
-        elif step.op == "max_pool":
-            y = F.max_pool2d(x, step.kernel, step.stride, step.padding)
-        elif step.op == "add":
-            y = sum(inputs[1:], start=x)
-        elif step.op == "mean":
-            y = x.mean(dim=(2, 3))
+        if step.op in ("conv", "linear", "layer_norm"):
+            y = _WEIGHTED[step.op](step, inputs[0], getattr(self, step.weight), getattr(self, step.bias))
         else:
-            y = F.linear(x, getattr(self, step.weight), getattr(self, step.bias))
+            y = _PLAIN[step.op](step, *inputs)
         return y.relu() if step.relu else y
+
+
+def _conv(step: Step, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.conv2d(x, weight, bias, stride=step.stride, padding=step.paddings, groups=step.groups)
+
+
+def _linear(step: Step, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.linear(x, weight, bias)
+
+
+def _layer_norm(step: Step, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, step.epsilon).permute(0, 3, 1, 2)
+
+
+_WEIGHTED = {"conv": _conv, "linear": _linear, "layer_norm": _layer_norm}
+_PLAIN: dict[str, Callable[..., Tensor]] = {
+    "max_pool": lambda step, x: F.max_pool2d(x, step.kernel, step.stride, step.padding, ceil_mode=step.ceil),
+    "add": lambda step, *inputs: sum(inputs[1:], start=inputs[0]),
+    "mean": lambda step, x: x.mean(dim=(2, 3)),
+    "avg_pool": lambda step, x: F.avg_pool2d(x, step.kernel, step.stride, step.padding, ceil_mode=step.ceil),
+    "average": lambda step, x: x.mean(dim=(2, 3), keepdim=True),
+    "average_to": lambda step, x: F.adaptive_avg_pool2d(x, step.kernel),
+    "flatten": lambda step, x: x.flatten(1),
+    "mul": lambda step, x, y: x * y,
+    "concat": lambda step, *inputs: torch.cat(inputs, dim=1),
+    "slice": lambda step, x: x[:, step.start : step.stop],
+    "shuffle": lambda step, x: x.unflatten(1, (step.groups, -1)).transpose(1, 2).flatten(1, 2),
+    "relu": lambda step, x: x.relu(),
+    "relu6": lambda step, x: F.relu6(x),
+    "sigmoid": lambda step, x: x.sigmoid(),
+    "hard_sigmoid": lambda step, x: F.hardsigmoid(x),
+    "hard_swish": lambda step, x: F.hardswish(x),
+    "silu": lambda step, x: F.silu(x),
+    "gelu": lambda step, x: F.gelu(x),
+}
+"""How every operation without weights runs; plan.py says what it means."""
 
 
 class HalfPrecision(StandaloneNetwork):

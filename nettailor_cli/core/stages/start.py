@@ -215,6 +215,7 @@ def _found_backbone(job: Job) -> Backbone:
     if size is None and earlier.get("fingerprint") == backbone.fingerprint:
         size = earlier["preprocessing"]["size"]
     if size is not None:
+        backbone.check_size(size)
         backbone.preprocessing = replace(backbone.preprocessing, size=size)
     return backbone
 

@@ -34,10 +34,10 @@ def quick_twin(student: Student, machine: Machine) -> Student:
     """
     if student.bn_stats != "frozen":
         return student
-    stem, universal = copy.deepcopy(student.stem), copy.deepcopy(student.universal)
-    for part in (stem, universal):
+    frozen = copy.deepcopy(student.frozen())
+    for part in frozen.values():
         quick(part, machine)
-    return student.on(stem, universal)
+    return student.on(frozen)
 
 
 def _fold_pairs(parent: nn.Module) -> None:

@@ -134,14 +134,14 @@ def test_an_unknown_architecture_is_refused(half18: dict[str, Tensor]) -> None:
 
 
 def test_the_classifier_of_a_teacher(state18: dict[str, Tensor], half18: dict[str, Tensor]) -> None:
-    head = head_state(state18)
+    head = head_state(state18, "fc")
     assert head is not None
     linear = nn.Linear(512, 1000)
     linear.load_state_dict(head)
     assert torch.equal(linear.weight, state18["fc.weight"])
-    assert head_state(half18) is None
+    assert head_state(half18, "fc") is None
     with pytest.raises(FileError, match="classifier"):
-        head_state({"fc.weight": torch.ones(3, 512), "fc.bias": torch.ones(4)})
+        head_state({"fc.weight": torch.ones(3, 512), "fc.bias": torch.ones(4)}, "fc")
 
 
 class TestOnlySomeBlocks:
@@ -150,7 +150,7 @@ class TestOnlySomeBlocks:
         part = from_state("resnet18.x", half18, Preprocessing()).only([2, 5])
         assert set(part.state()) < set(whole.state())
         assert {key.partition(".conv")[0] for key in part.state() if ".conv" in key} == {"layer1.1", "layer3.0"}
-        assert len(part.blocks) == 8 and part.channels == whole.channels and part.strides == whole.strides
+        assert len(part.blocks) == 8 and part.channels == whole.channels and part.scalings == whole.scalings
         x = torch.rand(1, 64, 8, 8)
         assert torch.equal(part.blocks[1](x), whole.blocks[1](x))
         with pytest.raises(RuntimeError, match="left out"):

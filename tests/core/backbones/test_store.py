@@ -151,7 +151,8 @@ def test_an_explicit_tag_is_used_and_default_preprocessing_is_imagenets(home: Pa
 
 def test_torchvisions_own_file_gets_its_own_tag(home: Path, pth18: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = hashlib.sha256(pth18.read_bytes()).hexdigest()
-    monkeypatch.setitem(catalog._FILES["resnet18"], "imagenet1k_v1", f"resnet18-{digest[:8]}.pth")
+    known = {"imagenet1k_v1": {"file": f"resnet18-{digest[:8]}.pth"}}
+    monkeypatch.setitem(catalog._NETWORKS["resnet18"], "weights", known)
     assert find("resnet18", home=home, weights=pth18, progress=Silent()).name == "resnet18.imagenet1k_v1"
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nettailor_cli.core.deploy import calibrate as calibration
+from nettailor_cli.core.backbones import backbone
 from nettailor_cli.core.deploy.calibrate import calibrate
 from nettailor_cli.core.deploy.latency_table import LatencyTable
 from nettailor_cli.core.progress import Silent
@@ -82,7 +82,7 @@ class MinusFive(nn.Module):
 def test_a_proxys_time_holds_pooling_and_adding_to_the_node_and_a_blocks_its_activation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(calibration, "make_proxy", MinusFive)
+    monkeypatch.setattr(backbone, "make_proxy", MinusFive)
     recorder = Recorder()
     rows = calibrate("resnet18", 32, CPU, Silent(), batches=(1,), stopwatch=recorder).timings[1]
 

@@ -97,8 +97,8 @@ def test_refuses_what_is_no_standalone_network(folder: Path, tmp_path: Path) -> 
     write_sealed(tmp_path / "other", {"format": 1}, {"a": torch.zeros(1)})
     with pytest.raises(FileError, match="is not a standalone network"):
         load_standalone(tmp_path / "other")
-    write_sealed(tmp_path / "newer", {**DOCUMENT, "standalone": 2, "steps": []}, {"a": torch.zeros(1)})
-    with pytest.raises(FileError, match="has format 2"):
+    write_sealed(tmp_path / "newer", {**DOCUMENT, "standalone": 3, "steps": []}, {"a": torch.zeros(1)})
+    with pytest.raises(FileError, match="has format 3"):
         load_standalone(tmp_path / "newer")
     damaged = bytearray((folder / "net.safetensors").read_bytes())
     damaged[-1] ^= 1

@@ -1,4 +1,4 @@
-"""The ResNet family (ResNet, ResNeXt, Wide ResNet): torchvision's network as stem, residual blocks and pooling.
+"""The ResNet family (ResNet, ResNeXt, Wide ResNet).
 
 A block G_l ends before its last ReLU: in the student other paths join there (PAPER.md, Eq. 2).
 """
@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from nettailor_cli.core.backbones.decomposition import Decomposition, ProxyKind
-from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
+from nettailor_cli.core.backbones.decomposition import Parts, ProxyKind
 
 
 class _Residual(nn.Module):
@@ -64,28 +62,16 @@ class BottleneckResidual(_Residual):
         return self.bn3(self.conv3(out)).add_(self.shortcut(x))
 
 
-def make_network(arch: str, device: str = "cpu") -> nn.Module:
-    """torchvision's network with random weights; on `meta` it has shapes only and takes no time to initialise."""
-    models = import_torchvision().models
-    with torch.device(device):
-        return cast(nn.Module, getattr(models, arch)(weights=None))
-
-
-def decompose(network: Any) -> Decomposition:
-    """A torchvision ResNet in parts, in the order in which they run. Shares the network's parameters."""
+def decompose(network: Any) -> Parts:
     theirs = list(chain(network.layer1, network.layer2, network.layer3, network.layer4))
     kind: ProxyKind = "bottleneck" if hasattr(theirs[0], "conv3") else "basic"
     residual = BottleneckResidual if kind == "bottleneck" else BasicResidual
-    width = [block.conv3.out_channels if kind == "bottleneck" else block.conv2.out_channels for block in theirs]
     names = ("conv1", "bn1", "relu", "maxpool")
-    return Decomposition(
+    return Parts(
         stem=nn.Sequential(OrderedDict((name, getattr(network, name)) for name in names)),
         blocks=tuple(residual(block) for block in theirs),
         activation=nn.ReLU(),
         pooling=nn.Sequential(network.avgpool, nn.Flatten()),
-        channels=(network.conv1.out_channels, *width),
-        strides=tuple(block.stride for block in theirs),
-        features=network.fc.in_features,
-        proxy_kind=kind,
         classifier="fc",
+        proxies=kind,
     )
