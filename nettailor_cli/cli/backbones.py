@@ -54,7 +54,8 @@ def list_(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
         console.print(table)
         if not stored:
             console.print(f"nothing yet in {folder(home)}", soft_wrap=True)
-        console.print("\nnetworks: ARCH downloads torchvision's first tag, ARCH.imagenet1k_TAG another")
+        console.print()
+        console.print("networks: ARCH downloads torchvision's first tag, ARCH.imagenet1k_TAG another")
         console.print(_networks())
         console.print("params and MACs are of the whole network, with 1000 classes, on a picture of so many px")
 
