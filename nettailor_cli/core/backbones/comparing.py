@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from nettailor_cli.core.backbones.measures import bears
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.scaling import between
 
-_SIDES = (96, 75)
-"""Of the pictures to compare on, in pixels. Some networks take no odd maps."""
+_SIDES = (96, 75, 224, 256, 384)
+"""Of pictures, in pixels: compared is on the first two that the network takes. Some take no odd maps, or few sizes."""
 
 
 def compare(backbone: Any, network: nn.Module) -> None:
@@ -25,7 +26,10 @@ def compare(backbone: Any, network: nn.Module) -> None:
     network.eval().set_submodule(backbone.classifier, nn.Identity())
     try:
         with torch.no_grad():
-            for side in (side for side in _SIDES if bears(backbone, side)):
+            sides = list(itertools.islice((side for side in _SIDES if bears(backbone, side)), 2))
+            if not sides:
+                raise UsageError(f"{backbone.arch} can't be tailored: it takes pictures of none of {_SIDES} px")
+            for side in sides:
                 images = torch.randn(2, 3, side, side, generator=generator)
                 nodes = backbone.nodes(images)
                 if not torch.equal(backbone.pool(nodes[-1]), network(images)):

@@ -67,7 +67,7 @@ def bears(network: nn.Module, size: int) -> bool:
     """Whether `network` can run on pictures of `size` x `size` pixels."""
     try:
         _run(network, torch.empty(1, 3, size, size, device="meta"))
-    except RuntimeError:  # a window is larger than what there is, says torch, in many words
+    except (RuntimeError, AssertionError):  # a window is larger than what there is, says torch, in many words
         return False
     return True
 
@@ -95,7 +95,7 @@ def _measure_block(block: nn.Module, channels: int) -> tuple[Scaling, Work, int]
     def as_many(more: int) -> bool:
         try:
             return out(more).shape[2] == side
-        except RuntimeError:  # some of timm's take no odd sizes
+        except (RuntimeError, AssertionError):  # some of timm's take no odd sizes
             return False
 
     with _counting(block) as counted:
