@@ -15,6 +15,7 @@ from nettailor_cli.cli.figures import macs, millions
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.backbones.catalog import ARCHS, network, torchvision_tags
 from nettailor_cli.core.backbones.embedded import embedded
+from nettailor_cli.core.backbones.families import TIMM
 from nettailor_cli.core.backbones.listing import StoredBackbone, folder, listing
 from nettailor_cli.core.errors import FileError, UsageError
 
@@ -30,8 +31,17 @@ def default(context: typer.Context) -> None:
 
 @app.command("list")
 @reports_errors
-def list_(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
+def list_(
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="[PATTERN]", help="timm's networks instead, e.g. 'timm/*lite*'")
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
     """Show what is on this machine, all networks with what they cost, and what torchvision offers."""
+    if pattern is not None:
+        _list_timms(pattern, Output(as_json=as_json, quiet=quiet))
+        return
     home = options.home()
     stored, shipped = listing(home), embedded()
     offered = [f"{arch}.{tag}" for arch in ARCHS for tag in torchvision_tags(arch)]
@@ -58,8 +68,25 @@ def list_(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
         console.print("networks: ARCH downloads torchvision's first tag, ARCH.imagenet1k_TAG another")
         console.print(_networks())
         console.print("params and MACs are of the whole network, with 1000 classes, on a picture of so many px")
+        console.print("timm's networks (pip install 'nettailor[timm]'): nettailor backbones list 'timm/*lite*'")
 
     Output(as_json=as_json, quiet=quiet).result(document, show)
+
+
+def _list_timms(pattern: str, output: Output) -> None:
+    if not pattern.startswith(TIMM):
+        raise UsageError(f"a pattern has to start with {TIMM}, not {pattern!r}", "nettailor backbones list 'timm/*'")
+    from nettailor_cli.core.backbones import timm_catalog
+
+    names = timm_catalog.names(pattern)
+    if not names:
+        raise UsageError(f"timm has no network {pattern!r}", "nettailor backbones list 'timm/*'")
+    offered = [f"{name}.{tag}" for name in names for tag in timm_catalog.tags(name)]
+    lines = [" ".join((name, *timm_catalog.tags(name))) for name in names]
+    output.result(
+        {"timm": names, "downloadable": offered},
+        lambda console: console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False),
+    )
 
 
 def _networks() -> Table:

@@ -59,7 +59,7 @@ def make_job(
     if run is None:
         if data is None:
             raise UsageError("--data DIR is missing", "or name a run that has it already: --run RUN")
-        run = Path("runs") / f"{set_name(data) or data.resolve().name}-{parse_name(backbone or DEFAULT)}"
+        run = Path("runs") / f"{set_name(data) or data.resolve().name}-{parse_name(backbone or DEFAULT).as_file}"
     return Job(
         run=RunDirectory(run),
         home=home(),

@@ -11,7 +11,7 @@ from torch import Tensor
 from nettailor_cli.core import delta
 from nettailor_cli.core.backbones.backbone import Backbone, from_state, head_state
 from nettailor_cli.core.backbones.bundled import read_bundled
-from nettailor_cli.core.backbones.catalog import network, parse_name
+from nettailor_cli.core.backbones.catalog import parse_name
 from nettailor_cli.core.backbones.store import find_by_fingerprint
 from nettailor_cli.core.backbones.weights_file import read_weights
 from nettailor_cli.core.delta import ModelDocument
@@ -155,16 +155,16 @@ def _teacher_from(
     classes: int,
     last: int | None = None,
 ) -> Teacher:
-    head = head_state(tensors, network(parse_name(name).arch).classifier)
+    backbone = from_state(name, tensors, preprocessing, source=str(path), last=last)
+    head = head_state(tensors, backbone.classifier)
     if head is None:
         raise FileError(f"{path} has no classifier, a teacher needs one", "nettailor teach makes a teacher")
     if len(head["bias"]) != classes:
         raise FileError(f"{path} knows {len(head['bias'])} classes, the data have {classes}")
     try:
-        check_values({f"fc.{name}": tensor for name, tensor in head.items()})
+        check_values({f"{backbone.classifier}.{key}": tensor for key, tensor in head.items()})
     except FileError as error:
         raise FileError(f"{path}: {error.message}") from error
-    backbone = from_state(name, tensors, preprocessing, source=str(path), last=last)
     teacher = Teacher(backbone, classes)
     copy_state(dict(teacher.head.named_parameters()), head)
     return teacher

@@ -17,7 +17,7 @@ MOST_BLOCKS = 256
 MOST_PIXELS = 4096
 _LONGEST = 1000  # characters of a name
 _LARGEST = 2**63 - 1
-_NAME = re.compile(r"[a-z0-9_]+\.[a-z0-9_-]+")
+_NAME = re.compile(r"(timm/)?[a-z0-9_]+\.[a-z0-9_-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SPLITS = ("train", "val", "test")
 

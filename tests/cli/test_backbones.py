@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,12 @@ def test_home_that_can_not_be_written(shop: Workshop, tmp_path: Path, monkeypatc
     monkeypatch.setenv("NETTAILOR_HOME", str(tmp_path / "blocker"))
     refuses("backbones", "fetch", "resnet18", "--weights", shop.weights, says=["can't write", "NETTAILOR_HOME"])
     refuses("backbones", "fetch", "resnet34", says=["can't write", "NETTAILOR_HOME"])
+
+
+@pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
+def test_timms_networks_are_listed_by_a_pattern(shop: Workshop) -> None:
+    assert "timm/test_resnet r160_in1k" in ok("backbones", "list", "timm/test_res*").out.splitlines()
+    document = ok("backbones", "list", "timm/test_res*", "--json").document
+    assert document == {"timm": ["timm/test_resnet"], "downloadable": ["timm/test_resnet.r160_in1k"]}
+    refuses("backbones", "list", "timm/nothing*", says=["timm has no network 'timm/nothing*'"])
+    refuses("backbones", "list", "resnet*", says=["a pattern has to start with timm/"])

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from nettailor_cli.core.backbones.catalog import parse_name, preprocessing
+from nettailor_cli.core.backbones.comparing import compare, has_constants
 from nettailor_cli.core.backbones.decomposition import decompose, make_network
+from nettailor_cli.core.backbones.families import TIMM
 from nettailor_cli.core.backbones.fingerprint import counts, fingerprint_of
 from nettailor_cli.core.backbones.fitting import checked
-from nettailor_cli.core.backbones.measures import bears, measure
+from nettailor_cli.core.backbones.measures import bears, measured
 from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.proxies import budgeted_width, make_proxy
@@ -46,7 +48,7 @@ class Backbone(nn.Module):
         """`network` is torchvision's; its parameters are shared, not copied. It may live on the meta device."""
         super().__init__()
         parts = decompose(parse_name(name).arch, network)
-        measures = measure(parts)
+        measures = measured(parse_name(name).arch, parts)
         self.name = name
         self.fingerprint = ""
         self.preprocessing = preprocessing
@@ -170,8 +172,11 @@ class _Absent(nn.Module):
 
 
 def build(arch: str) -> Backbone:
-    """ARCH.random: torchvision's random initialisation from torch's current generator, fp32, on the CPU."""
-    backbone = Backbone(f"{arch}.random", make_network(arch), preprocessing(arch))
+    """ARCH.random: the network's own random initialisation from torch's current generator, fp32, on the CPU."""
+    network = make_network(arch)
+    backbone = Backbone(f"{arch}.random", network, preprocessing(arch))
+    if arch.startswith(TIMM):
+        compare(backbone, network)
     backbone.fingerprint = fingerprint_of(backbone.state(), left_out=backbone.left_out)
     return backbone
 
@@ -197,14 +202,21 @@ def from_state(
     `last`: the weights are those of a backbone that was cut after this block, see `Backbone.cut`. `blocks`: there are
     weights for these blocks alone, see `Backbone.only`.
     """
+    arch = parse_name(name).arch
     # On the meta device nothing is initialised: load is about to overwrite every value.
-    backbone = Backbone(name, make_network(parse_name(name).arch, "meta"), preprocessing)
+    network = make_network(arch, "meta")
+    if arch.startswith(TIMM):  # to be compared with; constants that no file holds have to be made
+        network = make_network(arch) if has_constants(network) else network.to_empty(device="cpu")
+    backbone = Backbone(name, network, preprocessing)
     if last is not None and last < len(backbone.blocks):
         backbone.cut(last)
     if blocks is not None:
         backbone.only(blocks)
-    backbone.to_empty(device="cpu")
+    if next(backbone.parameters()).is_meta:
+        backbone.to_empty(device="cpu")
     backbone.load(state, source=source)
+    if arch.startswith(TIMM) and last is None and blocks is None:
+        compare(backbone, network)
     return backbone
 
 
@@ -216,6 +228,8 @@ def head_state(state: Mapping[str, Tensor], classifier: str) -> dict[str, Tensor
     weight, bias = state.get(f"{classifier}.weight"), state.get(f"{classifier}.bias")
     if weight is None or bias is None:
         return None
+    if weight.shape[2:] == (1, 1):  # some of timm's classify with a 1x1 convolution
+        weight = weight.flatten(1)
     if weight.dim() != 2 or bias.shape != weight.shape[:1]:
         shapes = f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)}"
         raise FileError(f"the classifier in the file is damaged: {shapes} don't belong together")

@@ -14,11 +14,16 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from nettailor_cli.core.backbones.families import OWN, family_of
+from nettailor_cli.core.backbones.families import family_of
 from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
 
 ProxyKind = Literal["basic", "bottleneck", "budgeted"]
-_RANDOM = ("Dropout", "StochasticDepth")  # what is the identity in evaluation, and draws random numbers in training
+_RANDOM = (
+    "Dropout",
+    "StochasticDepth",
+    "DropPath",
+    "DropBlock2d",
+)  # what is the identity in evaluation, and draws random numbers in training
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,15 @@ class Parts:
 
 
 def make_network(arch: str, device: str = "cpu") -> nn.Module:
-    """The network with random weights, torchvision's or our own, without auxiliary heads.
+    """The network with random weights: torchvision's, our own, or timm's; without auxiliary heads.
 
-    On `meta` it has shapes only and takes no time to initialise.
+    On `meta` it has shapes only and takes no time to initialise. Raises UsageError for a network of timm that is not
+    there.
     """
-    if arch in OWN:
+    make = getattr(_module(arch), "make_network", None)
+    if make is not None:
         with torch.device(device):
-            return cast(nn.Module, _module(arch).make_network(arch))
+            return cast(nn.Module, make(arch))
     models = import_torchvision().models
     plain = {"aux_logits": False, "init_weights": False} if family_of(arch) in ("googlenet", "inception") else {}
     with torch.device(device), _widths_on_the_cpu(models.regnet.BlockParams):
@@ -71,10 +78,10 @@ def _widths_on_the_cpu(block_params: Any) -> Iterator[None]:
 
 
 def decompose(arch: str, network: Any) -> Parts:
-    """torchvision's `network` of the name `arch` in parts, in the order in which they run. Shares the parameters.
+    """`network` of the name `arch` in parts, in the order in which they run. Shares the parameters.
 
     Dropout and stochastic depth are taken out of `network`: in evaluation mode they are the identity, and training
-    draws no random numbers but those of its seed.
+    draws no random numbers but those of its seed. Raises UsageError for a network of timm that does not come apart.
     """
     for parent in list(network.modules()):
         for name, child in parent.named_children():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nettailor_cli.core.backbones.backbone import Backbone
+from nettailor_cli.core.backbones.catalog import parse_name
 from nettailor_cli.core.backbones.listing import SHORT, StoredBackbone, described, folder
 from nettailor_cli.core.errors import RunFailed, UsageError
 from nettailor_cli.core.files import write_bytes
@@ -29,7 +30,7 @@ def keep(backbone: Backbone, state: Mapping[str, Tensor], *, source: str, home: 
         key: value.to(value.dtype if value.dtype in _HALVES else torch.float32, copy=True).contiguous()
         for key, value in backbone.among(state).items()
     }
-    path = folder(home) / f"{backbone.name}-{backbone.fingerprint[:SHORT]}.safetensors"
+    path = folder(home) / f"{parse_name(backbone.name).as_file}-{backbone.fingerprint[:SHORT]}.safetensors"
     entry = described(
         path,
         name=backbone.name,

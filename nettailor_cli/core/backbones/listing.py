@@ -1,7 +1,7 @@
 """Which backbones are stored in a home folder, from their files' headers alone. Needs no torch.
 
-A stored backbone is HOME/backbones/ARCH.TAG-<first 12 of its fingerprint>.safetensors: torchvision's keys, no
-classifier, and in the header's metadata its name, fingerprint, mean, std, size and source.
+A stored backbone is HOME/backbones/ARCH.TAG-<first 12 of its fingerprint>.safetensors ("--" for a slash):
+torchvision's keys, no classifier, and in the header's metadata its name, fingerprint, mean, std, size and source.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nettailor_cli.core.backbones.catalog import BackboneName, parse_name
+from nettailor_cli.core.backbones.catalog import BackboneName, name_of_file, parse_name
 from nettailor_cli.core.backbones.preprocessing_choice import choose
 from nettailor_cli.core.errors import NettailorError
 from nettailor_cli.core.preprocessing import Preprocessing
@@ -112,7 +112,7 @@ def _entry(path: Path) -> StoredBackbone:
         reason = f"it can't be read: {error.strerror or error}"
     except ValueError as error:
         reason = f"damaged: {error}"
-    name, _, digits = path.stem.rpartition("-")
+    name, _, digits = name_of_file(path.stem).rpartition("-")
     return StoredBackbone(path, name or path.stem, digits, _bytes(path), error=reason)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from math import prod
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nettailor_cli.core.backbones.decomposition import Parts
+from nettailor_cli.core.backbones.families import TIMM
+from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.scaling import Scaling
 
 _SIDE = 64
@@ -42,7 +45,11 @@ class Measures:
 
 
 def measure(parts: Parts) -> Measures:
-    """Runs every part on shapes alone. `parts` may live anywhere and stay as they are, in evaluation mode."""
+    """Runs every part on shapes alone. `parts` may live anywhere and stay as they are, in evaluation mode.
+
+    Raises ValueError, and whatever else a network's own code raises, for parts that don't take and
+    give maps (N, C, H, W) of any size.
+    """
     channels = [_run(parts.stem, torch.empty(1, 3, 4 * _SIDE, 4 * _SIDE, device="meta")).shape[1]]
     scalings, work = [], []
     for block in parts.blocks:
@@ -51,6 +58,8 @@ def measure(parts: Parts) -> Measures:
         work.append(done)
         channels.append(out)
     pooled = _run(parts.pooling, torch.empty(1, channels[-1], _SIDE, _SIDE, device="meta"))
+    if pooled.dim() != 2:
+        raise ValueError(f"its features have {pooled.dim()} dimensions")
     return Measures(tuple(channels), tuple(scalings), tuple(work), pooled.shape[1])
 
 
@@ -58,14 +67,36 @@ def bears(network: nn.Module, size: int) -> bool:
     """Whether `network` can run on pictures of `size` x `size` pixels."""
     try:
         _run(network, torch.empty(1, 3, size, size, device="meta"))
-    except RuntimeError:  # a window is larger than what there is, says torch, in many words
+    except (RuntimeError, AssertionError):  # a window is larger than what there is, says torch, in many words
         return False
     return True
 
 
+def measured(arch: str, parts: Parts) -> Measures:
+    """`measure`; for timm's networks, which nobody here described, with a UsageError where it fails."""
+    try:
+        return measure(parts)
+    except Exception as error:
+        if not arch.startswith(TIMM):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"{arch} can't be tailored: its blocks don't take and give maps (N, C, H, W) of any size: {reason[:160]}"
+        ) from error
+
+
 def _measure_block(block: nn.Module, channels: int) -> tuple[Scaling, Work, int]:
     def out(side: int) -> Tensor:
-        return _run(block, torch.empty(1, channels, side, side, device="meta"))
+        y = _run(block, torch.empty(1, channels, side, side, device="meta"))
+        if y.dim() != 4 or y.shape[2] != y.shape[3]:
+            raise ValueError(f"a block gives {tuple(y.shape)}, which is not a map with its channels first")
+        return y
+
+    def as_many(more: int) -> bool:
+        try:
+            return out(more).shape[2] == side
+        except (RuntimeError, AssertionError):  # some of timm's take no odd sizes
+            return False
 
     with _counting(block) as counted:
         first = out(_SIDE)
@@ -75,16 +106,21 @@ def _measure_block(block: nn.Module, channels: int) -> tuple[Scaling, Work, int]
         if positions > 1 or side == 1:  # squeeze-excitation runs on one
             usual += positions * layer.weight.numel()
             least += layer.weight.numel()
-    stride = _SIDE // (out(2 * _SIDE).shape[2] - side)
+    growth = out(2 * _SIDE).shape[2] - side
+    if growth <= 0 or _SIDE % growth:
+        raise ValueError("a block's output does not grow with its input")
+    stride = _SIDE // growth
     # the last size that still gives as much: one more, and there is a position more
-    largest = next(s for s in range(_SIDE, _SIDE + stride) if s + 1 == _SIDE + stride or out(s + 1).shape[2] > side)
+    largest = next(s for s in range(_SIDE, _SIDE + stride) if s + 1 == _SIDE + stride or not as_many(s + 1))
     scaling = Scaling(stride, largest + 1 - stride * side)
     return scaling, Work(usual / side**2, least), first.shape[1]
 
 
 def _run(module: nn.Module, x: Tensor) -> Tensor:
-    state = {name: tensor.to("meta") for name, tensor in module.state_dict(keep_vars=True).items()}
-    with torch.no_grad(), _evaluating(module):
+    named = (*module.named_parameters(), *module.named_buffers())
+    state = {name: tensor.to("meta") for name, tensor in named}
+    # torch prints the code of a traced part that it could not run
+    with torch.no_grad(), _evaluating(module), redirect_stderr(StringIO()):
         result: Tensor = functional_call(module, state, (x,))
     return result
 

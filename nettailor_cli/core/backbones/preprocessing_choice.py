@@ -10,7 +10,7 @@ from nettailor_cli.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Prepro
 from nettailor_cli.core.strict import parse_json
 
 _DEFAULT = "ImageNet's default"
-_TORCHVISIONS = "torchvision's for this architecture"
+_ARCHITECTURES = "what the architecture was made for"
 
 
 def choose(
@@ -31,7 +31,7 @@ def choose(
     default = default or Preprocessing()
     document = default.to_json()
     usual = (default.mean, default.std) == (IMAGENET_MEAN, IMAGENET_STD)
-    said_by = dict.fromkeys(("mean", "std"), _DEFAULT if usual else _TORCHVISIONS)
+    said_by = dict.fromkeys(("mean", "std"), _DEFAULT if usual else _ARCHITECTURES)
     for who, metadata in reversed(tables):
         for key in ("mean", "std", "size", "ratio"):
             if key in metadata:

@@ -1,4 +1,5 @@
-"""Where a backbone's weights are: a file that the user names, the home folder, the package, torchvision's download.
+"""Where a backbone's weights are: a file that the user names, the home folder, the package, torchvision's or timm's
+download.
 
 Whatever comes from outside is kept in HOME/backbones for good, and from then on found by its fingerprint.
 """
@@ -14,8 +15,10 @@ from torch import Tensor
 from nettailor_cli.core.backbones import catalog
 from nettailor_cli.core.backbones.backbone import Backbone, from_state
 from nettailor_cli.core.backbones.catalog import BackboneName, parse_name
+from nettailor_cli.core.backbones.decomposition import make_network
 from nettailor_cli.core.backbones.download import DownloadError, check_hash, download
 from nettailor_cli.core.backbones.embedded import embedded
+from nettailor_cli.core.backbones.families import TIMM
 from nettailor_cli.core.backbones.keeping import cannot_write_hint, keep
 from nettailor_cli.core.backbones.listing import SHORT, StoredBackbone, folder, listing
 from nettailor_cli.core.backbones.preprocessing_choice import choose
@@ -47,11 +50,12 @@ def find(
 ) -> Backbone:
     """The backbone ARCH or ARCH.TAG, fp32, on the CPU, in evaluation mode.
 
-    Looked for in `weights` (.safetensors or .pth, imported into `home`), `home`, the package, torchvision's download
-    (kept in `home`). A bare ARCH is ARCH.imagenet1k_v1, or the only ARCH that `home` has; never the package's. `mean`
-    and `std` (three numbers each, [0, 1] scale) win over what files say; with `weights` they are stored. One note tells
-    what was found, where, and its preprocessing. Raises UsageError when the name is unknown or ambiguous or nothing can
-    be had, FileError for a damaged or foreign file, RunFailed when the disk is full.
+    Looked for in `weights` (.safetensors or .pth, imported into `home`), `home`, the package, torchvision's download,
+    or timm's for timm/... (kept in `home`). A bare ARCH is ARCH.imagenet1k_v1 (timm's default), or the only ARCH that
+    `home` has; never the package's. `mean` and `std` (three numbers each, [0, 1] scale) win over what files say; with
+    `weights` they are stored. One note tells what was found, where, and its preprocessing. Raises UsageError when the
+    name is unknown or ambiguous or nothing can be had, FileError for a damaged or foreign file, RunFailed when the disk
+    is full.
     """
     wanted = parse_name(name)
     if weights is not None:
@@ -60,7 +64,7 @@ def find(
         stored, why = _in_home(wanted, home, progress)
         if stored is None:
             stored, why = _in_package(wanted)
-        found = _read(stored, why, mean, std) if stored else _from_torchvision(wanted, home, mean, std, progress)
+        found = _read(stored, why, mean, std) if stored else _downloaded(wanted, home, mean, std, progress)
     short = found.backbone.fingerprint[:SHORT]
     progress.note(f"backbone {found.backbone.name}, fingerprint {short}, {found.origin}; {found.preprocessing}")
     return found.backbone
@@ -83,15 +87,15 @@ def find_by_fingerprint(fingerprint: str, *, name: str, home: Path, progress: Pr
     others = [f"{s.name} {s.short}" for s in _whole(home) if s.parsed.arch == wanted.arch]
     there = f" (there: {', '.join(others)})" if others else ""
     hint = f"nettailor backbones fetch {name} --weights FILE imports it from the weights file that it was made from"
-    if wanted.tag not in catalog.torchvision_tags(wanted.arch):
+    if wanted.tag not in catalog.offered_tags(wanted.arch):
         raise FileError(f"{needed}, which is not in {folder(home)}{there}", hint)
     try:
-        backbone = _from_torchvision(wanted, home, None, None, progress).backbone
+        backbone = _downloaded(wanted, home, None, None, progress).backbone
     except UsageError as error:
         raise FileError(f"{needed}, which is not in {folder(home)}{there}: {error.message}", error.hint) from error
     if backbone.fingerprint != fingerprint:
-        raise FileError(f"{needed}; torchvision's {name} has {backbone.fingerprint[:SHORT]}", hint)
-    progress.note(f"backbone {name}, fingerprint {fingerprint[:SHORT]}, downloaded from torchvision")
+        raise FileError(f"{needed}; {_offerer(wanted)}'s {name} has {backbone.fingerprint[:SHORT]}", hint)
+    progress.note(f"backbone {name}, fingerprint {fingerprint[:SHORT]}, downloaded from {_offerer(wanted)}")
     return backbone
 
 
@@ -193,32 +197,39 @@ def _load(stored: StoredBackbone) -> Backbone:
     return backbone
 
 
-def _from_torchvision(
+def _offerer(wanted: BackboneName) -> str:
+    return "timm" if wanted.arch.startswith(TIMM) else "torchvision"
+
+
+def _downloaded(
     wanted: BackboneName, home: Path, mean: Sequence[float] | None, std: Sequence[float] | None, progress: Progress
 ) -> _Found:
     wanted = replace(wanted, tag=wanted.tag or catalog.default_tag(wanted.arch))
-    tags = catalog.torchvision_tags(wanted.arch)
+    tags = catalog.offered_tags(wanted.arch)
     if wanted.tag not in tags:
         near = did_you_mean(str(wanted), [f"{wanted.arch}.{tag}" for tag in tags])
         theirs = f"(it has {', '.join(tags)})" if tags else "of this architecture"
         raise UsageError(
-            f"there is no {wanted} in {folder(home)}, and torchvision has none {theirs}",
+            f"there is no {wanted} in {folder(home)}, and {_offerer(wanted)} has none {theirs}",
             near or "--weights FILE imports it",
         )
     url = catalog.download_url(wanted)
-    state, origin = _torchvision_file(wanted, url, home, progress)
+    if wanted.arch.startswith(TIMM):  # one that can't be tailored should not cost a download
+        Backbone(str(wanted), make_network(wanted.arch, "meta"), Preprocessing())
+    state, origin = _offered_file(wanted, url, home, progress)
     default = catalog.preprocessing(wanted.arch, wanted.tag)
     backbone = from_state(str(wanted), state, default, source=origin)
     kept = keep(backbone, state, source=url, home=home)
-    # The user's own mean and std hold for this command; what is stored describes torchvision's weights for all others.
+    # The user's own mean and std hold for this command; what is stored describes these weights for all others.
     backbone.preprocessing, reason = choose(mean, std, [], source=url, default=default)
     return _Found(backbone, f"{origin}, kept as {kept.path}", reason)
 
 
-def _torchvision_file(name: BackboneName, url: str, home: Path, progress: Progress) -> tuple[Mapping[str, Tensor], str]:
-    """torchvision's own file, put beside the stored backbones by hand or downloaded, and where it came from."""
+def _offered_file(name: BackboneName, url: str, home: Path, progress: Progress) -> tuple[Mapping[str, Tensor], str]:
+    """torchvision's own file, put beside the stored backbones by hand or downloaded, or timm's, and where it was."""
     by_hand = folder(home) / url.rpartition("/")[2]
-    if by_hand.is_file():
+    told_apart = not name.arch.startswith(TIMM)  # all of timm's files are called alike
+    if told_apart and by_hand.is_file():
         check_hash(url, sha256_of(by_hand), str(by_hand))
         return read_weights(by_hand)[0], f"from {by_hand}"
     try:
@@ -230,7 +241,9 @@ def _torchvision_file(name: BackboneName, url: str, home: Path, progress: Progre
     except DownloadError as error:
         raise UsageError(
             f"{name} is not in {folder(home)} and can't be downloaded ({error})",
-            f"put {url} into {folder(home)}, or name a weights file with --weights FILE",
+            f"put {url} into {folder(home)}, or name a weights file with --weights FILE"
+            if told_apart
+            else f"get {url} in another way, then: nettailor backbones fetch {name} --weights FILE",
         ) from error
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"can't write to {folder(home)}: {error.strerror}", cannot_write_hint(home)) from error

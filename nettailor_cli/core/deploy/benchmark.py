@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from nettailor_cli.core.deploy.plan import LOGITS
 from nettailor_cli.core.deploy.spread import Spread, warn_of_restlessness
 from nettailor_cli.core.deploy.standalone import StandaloneNetwork
 from nettailor_cli.core.deploy.timing import BATCHES, Stopwatch, on_machine, some_images
-from nettailor_cli.core.errors import FileError
+from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.graph import Cost
 from nettailor_cli.core.models import Model, load_model, load_teacher
 from nettailor_cli.core.preprocessing import Preprocessing
@@ -97,22 +98,24 @@ def contenders(
 ) -> list[Contender]:
     """The backbone with a classifier for the model's classes first, then what there is, and the model as loaded.
 
-    Backbone and model come a second time, folded; `exported` files last. The backbone's weights are random, which
-    doesn't matter to a clock. Raises UsageError for an exported file whose kind is unknown or needs an extra, FileError
-    for one that is damaged.
+    Backbone and model come a second time, folded, if they can be exported; `exported` files last. The backbone's
+    weights are random, which doesn't matter to a clock. Raises UsageError for an exported file whose kind is unknown or
+    needs an extra, FileError for one that is damaged.
     """
     document = model.document
     backbone = Teacher(build_random(parse_name(document.backbone).arch, 0), len(document.classes))
     whole = document.graph.backbone
-    folded = [_folded(BACKBONE, whole, backbone, document.preprocessing, machine)]
-    folded.append(_folded(MODEL, document.graph.cost, model.network, document.preprocessing, machine))
+    folded: list[Contender] = []
+    with suppress(UsageError):  # some of timm's networks can't be exported
+        backbone_folded = _folded(BACKBONE, whole, backbone, document.preprocessing, machine)
+        folded = [backbone_folded, _folded(MODEL, document.graph.cost, model.network, document.preprocessing, machine)]
     found = [_contender(BACKBONE, whole, backbone, machine)]
     if teacher is not None:
         found.append(_contender(TEACHER, whole, teacher, machine))
     if student is not None:
         found.append(_contender(STUDENT, student.document.graph.cost, student.network, machine))
     found.append(_contender(MODEL, document.graph.cost, model.network, machine))
-    cost = folded[-1].cost
+    cost = folded[-1].cost if folded else document.graph.cost
     return [*found, *folded, *(Contender(path.name, cost, runner_for(path), _pictures) for path in exported)]
 
 

@@ -90,7 +90,9 @@ class Emitter:
             return value.alone if isinstance(value, Value) and len(node.users) > 1 else value
 
         for node in traced.graph.nodes:
-            called = _ALIASES.get(node.name.lstrip("_"), node.name.lstrip("_"))
+            called = node.name.lstrip("_")
+            if node.op == "call_module" and isinstance(module_of(node, part), nn.Conv2d):
+                called = _ALIASES.get(called, called)
             if node.op == "placeholder":
                 values[node] = x.alone
             elif node.op == "get_attr":
@@ -115,7 +117,9 @@ class Emitter:
         """A Conv2d, or a linear layer over the channels of a map."""
         if isinstance(conv, nn.Linear):
             return self._layer(Step("conv", (x.name,), name), x, conv, conv.out_features)
-        assert isinstance(conv, nn.Conv2d) and conv.dilation == (1, 1) and conv.stride[0] == conv.stride[1]
+        assert isinstance(conv, nn.Conv2d)
+        if conv.dilation != (1, 1) or conv.stride[0] != conv.stride[1]:
+            raise NotImplementedError(f"{name}: a convolution with dilation, or uneven strides, can't be exported")
         assert not isinstance(conv.padding, str) and conv.padding_mode == "zeros"
         rows, columns = conv.padding
         step = Step("conv", (x.name,), name, stride=conv.stride[0], padding=rows, groups=conv.groups)
@@ -191,18 +195,20 @@ class Emitter:
     # --- modules and functions
 
     def _module(self, module: Any, name: str, x: Value) -> Value:
+        own = isinstance(module, nn.Conv2d) and type(module) is not nn.Conv2d  # timm's make weights, or look at sizes
         for kind, handler in _MODULES.items():
-            if isinstance(module, kind):
+            if isinstance(module, kind) and not own:
                 return handler(self, module, name, x)
         if type(module).__name__ == "Permute":
-            assert list(module.dims) == ([0, 3, 1, 2] if x.rows else [0, 2, 3, 1])
-            return replace(x, rows=not x.rows)
+            return self._permute(x, module.dims)
         raise NotImplementedError(f"{name}: a {type(module).__name__} can't be exported")
 
     def _function(self, node: fx.Node, name: str, args: list[Any]) -> Any:
-        target = node.target
+        target: Any = node.target
         if is_sum(node):
             return self.add(args, name)
+        if not any(isinstance(one, (Value, _Pieces)) for one in _flat(args)):  # a layer scale in another shape
+            return getattr(args[0], target)(*args[1:]) if node.op == "call_method" else target(*args, **node.kwargs)
         if target in (operator.mul, torch.mul, "mul"):
             return self._product(*args, name=name)
         if target is F.relu:
@@ -210,6 +216,18 @@ class Emitter:
         if target is torch.zeros_like:
             zeros = torch.zeros(args[0].channels, dtype=torch.float64)
             return self._layer(Step("conv", (args[0].name,), name, groups=len(zeros)), args[0], zeros, len(zeros))
+        if target in _UNARY_FUNCTIONS:
+            bent = "_tanh" if node.kwargs.get("approximate", "none") == "tanh" else ""
+            return self.unary(_UNARY_FUNCTIONS[target] + bent, args[0], name)
+        if target == "contiguous":
+            return args[0]
+        if target == "permute":
+            return self._permute(args[0], args[1:] if len(args) > 2 else args[1])
+        if target in ("mean", torch.mean):
+            return self._mean(args[0], name, *args[1:], **node.kwargs)
+        if target in ("flatten", torch.flatten):
+            assert args[1:] == [1] and not node.kwargs
+            return self._flatten(args[0], name)
         if target is torch.cat:
             axis = args[1] if len(args) > 1 else node.kwargs["dim"]
             assert axis == 1
@@ -228,17 +246,43 @@ class Emitter:
         if target is operator.getitem and isinstance(args[0], _Pieces):
             whole, count = args[0].whole, args[0].count
             size = whole.channels // count
-            value = self._step("slice", [whole], name, start=args[1] * size, stop=(args[1] + 1) * size)
-            return replace(value, channels=size, positive=whole.positive)
+            return self._part(whole, name, args[1] * size, (args[1] + 1) * size)
+        if target is operator.getitem and isinstance(args[0], Value):
+            return self._channels(args[0], name, args[1])
         if getattr(target, "__name__", "") == "channel_shuffle":
             return replace(self._step("shuffle", [args[0]], name, groups=args[1]), positive=args[0].positive)
-        raise NotImplementedError(f"{name}: {target} can't be exported")
+        raise NotImplementedError(f"{name}: {getattr(target, '__name__', target)} can't be exported")
 
-    def _product(self, one: Value | Tensor, other: Value | Tensor, *, name: str) -> Value:
-        """Two maps, one of which may have a single position; or a map and a number per channel."""
-        if isinstance(one, Tensor):
+    def _permute(self, x: Value, dims: Sequence[int]) -> Value:
+        assert list(dims) == ([0, 3, 1, 2] if x.rows else [0, 2, 3, 1])
+        return replace(x, rows=not x.rows)
+
+    def _mean(self, x: Value, name: str, dim: Any, keepdim: Any = False) -> Value:
+        if x.rows or not isinstance(dim, (tuple, list)) or sorted(one % 4 for one in dim) != [2, 3]:
+            raise NotImplementedError(f"{name}: a mean over {dim} can't be exported")
+        average = self._average_to(x, name, 1)
+        return average if keepdim else self._flatten(average, name)
+
+    def _channels(self, x: Value, name: str, index: Any) -> Value:
+        """x[:, start:stop, ...]"""
+        whole = slice(None)
+        if not isinstance(index, list) or len(index) < 2 or any(one != whole for one in (index[0], *index[2:])):
+            raise NotImplementedError(f"{name}: taking {index} of a map can't be exported")
+        start, stop, step = index[1].indices(x.channels)
+        assert step == 1
+        return self._part(x, name, start, stop)
+
+    def _part(self, x: Value, name: str, start: int, stop: int) -> Value:
+        value = self._step("slice", [x], name, start=start, stop=stop)
+        return replace(value, channels=stop - start, positive=x.positive)
+
+    def _product(self, one: Value | Tensor | float, other: Value | Tensor | float, *, name: str) -> Value:
+        """Two maps, one of which may have a single position; or a map and a number, or one per channel."""
+        if not isinstance(one, Value):
             one, other = other, one
         assert isinstance(one, Value)
+        if isinstance(other, (int, float)):
+            other = torch.full((one.channels,), float(other))
         if isinstance(other, Tensor):
             factors = other.detach().cpu().double().reshape(-1)
             assert len(factors) == one.channels
@@ -345,6 +389,11 @@ def _take(x: Value, gain: float) -> None:
         _take(value, gain)
 
 
+def _flat(args: Any) -> list[Any]:
+    """What is in `args`, and in lists and tuples there."""
+    return [one for arg in args for one in (_flat(arg) if isinstance(arg, (list, tuple)) else [arg])]
+
+
 def _attribute(part: nn.Module, name: str) -> Tensor:
     module, _, last = name.rpartition(".")
     value = getattr(part.get_submodule(module), last)
@@ -378,8 +427,8 @@ def _avg_pool(emitter: Emitter, module: nn.AvgPool2d, name: str, x: Value) -> Va
 
 def _unary(op: str) -> Callable[[Emitter, Any, str, Value], Value]:
     def handler(emitter: Emitter, module: Any, name: str, x: Value) -> Value:
-        assert getattr(module, "approximate", "none") == "none"
-        return emitter.unary(op, x, name)
+        bent = "_tanh" if getattr(module, "approximate", "none") == "tanh" else ""
+        return emitter.unary(op + bent, x, name)
 
     return handler
 
@@ -392,6 +441,16 @@ def _flatten(emitter: Emitter, module: nn.Flatten, name: str, x: Value) -> Value
     assert (module.start_dim, module.end_dim) == (1, -1)
     return emitter._flatten(x, name)
 
+
+_UNARY_FUNCTIONS: dict[Any, str] = {
+    F.gelu: "gelu",
+    F.silu: "silu",
+    F.relu6: "relu6",
+    F.hardswish: "hard_swish",
+    F.hardsigmoid: "hard_sigmoid",
+    torch.sigmoid: "sigmoid",
+    "sigmoid": "sigmoid",
+}
 
 _MODULES: dict[type[nn.Module], Callable[[Emitter, Any, str, Value], Value]] = {
     nn.Conv2d: lambda emitter, module, name, x: emitter.conv(x, name, module),

@@ -14,11 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from nettailor_cli.core.deploy.emitting import Emitter, Record, Value, tensors_of
 from nettailor_cli.core.deploy.plan import IMAGE, LOGITS, Plan, Step, needed
 from nettailor_cli.core.deploy.tracing import Traced, trace
+from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.folding import proxy_convolutions
 from nettailor_cli.core.graph import NOTHING, Path, untouched
 from nettailor_cli.core.scaling import Scaling, between
@@ -29,7 +30,18 @@ LEAST_SCALE = 1 / 16
 
 
 def lower(network: Student | Teacher, dtype: torch.dtype = torch.float32) -> tuple[Plan, dict[str, Tensor]]:
-    """The plan of `network` in evaluation mode, and its tensors in `dtype` on the CPU. `network` stays as it is."""
+    """The plan of `network` in evaluation mode, and its tensors in `dtype` on the CPU. `network` stays as it is.
+
+    Raises UsageError, with the operation's name, for a network that a plan has no words for: some of timm's.
+    """
+    try:
+        return _lower(network, dtype)
+    except (NotImplementedError, AssertionError, fx.proxy.TraceError) as error:
+        reason = str(error) or "one of its operations has a form that is not known"
+        raise UsageError(f"this network can't be exported: {reason}") from error
+
+
+def _lower(network: Student | Teacher, dtype: torch.dtype) -> tuple[Plan, dict[str, Tensor]]:
     blocks: dict[int, Any]
     if isinstance(network, Student):
         trunk: Any = network

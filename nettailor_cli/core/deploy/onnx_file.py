@@ -133,6 +133,23 @@ class _Steps:
                 node("Mul", [x, names[2]], [names[3]]),
                 node("Mul", [names[3], half], [before]),
             ]
+        if step.op == "gelu_tanh":
+            inner, outer = self._number("gelu_cubic", 0.044715), self._number("root_two_by_pi", (2 / np.pi) ** 0.5)
+            half, one = self._number("half", 0.5), self._number("one", 1)
+            names = [
+                f"{output}_{part}" for part in ("square", "bent", "around", "slope", "all", "tanh", "gate", "doubled")
+            ]
+            return [
+                node("Mul", [x, x], [names[0]]),
+                node("Mul", [names[0], inner], [names[1]]),
+                node("Add", [names[1], one], [names[2]]),
+                node("Mul", [names[2], outer], [names[3]]),
+                node("Mul", [names[3], x], [names[4]]),
+                node("Tanh", [names[4]], [names[5]]),
+                node("Add", [names[5], one], [names[6]]),
+                node("Mul", [x, names[6]], [names[7]]),
+                node("Mul", [names[7], half], [before]),
+            ]
         if step.op == "layer_norm":
             last, normed = f"{output}_channels_last", f"{output}_normed"
             return [

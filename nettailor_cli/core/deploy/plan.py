@@ -22,9 +22,10 @@ and, in version 2 of the format:
     concat        the inputs' channels one after the other
     slice         the input's channels from `start` up to `stop`
     shuffle       channel c = g * (C / groups) + i goes to i * groups + g
-    relu relu6 sigmoid hard_sigmoid hard_swish silu gelu
+    relu relu6 sigmoid hard_sigmoid hard_swish silu gelu gelu_tanh
                   one input; of each number: max(x, 0); min(max(x, 0), 6); 1 / (1 + exp(-x)); relu6(x + 3) / 6;
-                  x * hard_sigmoid(x); x * sigmoid(x); x * (1 + erf(x / sqrt(2))) / 2
+                  x * hard_sigmoid(x); x * sigmoid(x); x * (1 + erf(x / sqrt(2))) / 2;
+                  x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2
 
 `relu` says that negative results become 0 (conv, add and linear). `stride` and `padding` are the same in both
 directions and on every side, but for `padding_columns`, left and right, where it is not -1. What is at its default is
@@ -39,7 +40,7 @@ from typing import Any
 
 IMAGE, LOGITS = "image", "logits"
 _FIRST = ("conv", "max_pool", "add", "mean", "linear")
-UNARY = ("relu", "relu6", "sigmoid", "hard_sigmoid", "hard_swish", "silu", "gelu")
+UNARY = ("relu", "relu6", "sigmoid", "hard_sigmoid", "hard_swish", "silu", "gelu", "gelu_tanh")
 _SECOND = ("avg_pool", "average", "average_to", "flatten", "layer_norm", "mul", "concat", "slice", "shuffle", *UNARY)
 OPERATIONS = (*_FIRST, *_SECOND)
 _WEIGHTED = ("conv", "linear", "layer_norm")

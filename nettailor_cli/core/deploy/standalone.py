@@ -128,6 +128,7 @@ _PLAIN: dict[str, Callable[..., Tensor]] = {
     "hard_swish": lambda step, x: F.hardswish(x),
     "silu": lambda step, x: F.silu(x),
     "gelu": lambda step, x: F.gelu(x),
+    "gelu_tanh": lambda step, x: F.gelu(x, approximate="tanh"),
 }
 """How every operation without weights runs; plan.py says what it means."""
 

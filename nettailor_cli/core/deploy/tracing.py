@@ -64,7 +64,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # ConvNeXt's LayerNorm2d and Permute are torchvision's own
         return (
-            isinstance(m, nn.LayerNorm)
+            isinstance(m, (nn.LayerNorm, nn.Conv2d))
             or type(m).__name__ == "Permute"
             or super().is_leaf_module(m, module_qualified_name)
         )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nettailor_cli.core.student import Student
@@ -41,12 +42,27 @@ def quick_twin(student: Student, machine: Machine) -> Student:
 
 
 def _fold_pairs(parent: nn.Module) -> None:
-    """Every convolution among `parent`'s children that a batch norm follows takes it over.
+    """Every convolution of torch's among `parent`'s children that a batch norm follows takes it over.
 
-    The blocks' children are registered in the order in which they run (tests compare every family's output).
+    The blocks' children are registered in the order in which they run (tests compare every family's output); a traced
+    part knows what follows what.
     """
-    children = list(parent.named_children())
-    for (name, conv), (following, norm) in itertools.pairwise(children):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+    pairs = _traced_pairs(parent) if isinstance(parent, fx.GraphModule) else itertools.pairwise(parent.named_children())
+    for (name, conv), (following, norm) in list(pairs):
+        if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
             setattr(parent, name, fuse_conv_bn_eval(conv, norm))
             setattr(parent, following, nn.Identity())
+
+
+_Named = tuple[str, nn.Module]
+
+
+def _traced_pairs(part: fx.GraphModule) -> Iterator[tuple[_Named, _Named]]:
+    """Layers of which one alone reads what the other gives."""
+    layers = dict(part.named_children())
+    for node in part.graph.nodes:
+        (before, *more) = node.all_input_nodes or (node,)
+        called = node.op == before.op == "call_module" and before is not node
+        if called and not more and len(before.users) == 1:
+            first, second = str(before.target), str(node.target)
+            yield (first, layers[first]), (second, layers[second])

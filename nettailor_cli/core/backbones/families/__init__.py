@@ -23,10 +23,16 @@ FAMILIES = {
     "densenet": r"densenet\d+",
     "decathlon": r"decathlon_wrn26",
 }
-"""A family's module in this folder, and what the names of its networks look like."""
+"""A family's module in this folder, and what the names of its networks look like. timm's have one in common, besides.
+
+Where these are not torchvision's, the module has a function `make_network`, too.
+"""
+
+TIMM = "timm/"
+"""What stands before the names of timm's networks."""
 
 OWN = ("decathlon_wrn26",)
-"""Networks that torchvision doesn't have: their family's module makes them, too. Nobody offers weights to download."""
+"""Networks that are neither torchvision's nor timm's. Nobody offers weights to download."""
 
 _SEQUENCE = "its blocks attend over a sequence of patches; proxies are convolutions beside convolutional blocks"
 _WINDOWS = "its blocks attend within windows of the picture; proxies are convolutions beside convolutional blocks"
@@ -40,7 +46,9 @@ REFUSED = {
 
 
 def family_of(arch: str) -> str | None:
-    """The family's module that describes torchvision's `arch`; None where there is none."""
+    """The family's module that describes `arch`; None where there is none."""
+    if arch.startswith(TIMM):
+        return "timm_networks"
     return next((family for family, pattern in FAMILIES.items() if re.fullmatch(pattern, arch)), None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
+from importlib import import_module, util
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.backbones.families.decathlon import WideResNet
+from nettailor_cli.core.backbones.timm_shim import import_timm
 from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
 from nettailor_cli.core.preprocessing import Preprocessing
 
@@ -130,6 +131,12 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "densenet121": (lambda: models.DenseNet(8, (2, 2, 1, 1), 16, num_classes=CLASSES), 50),
 }
 """The ARCH whose family it is of -> how a small one is made, and an odd or uneven input size in pixels."""
+
+if util.find_spec("timm"):  # its own small ones
+    SMALL |= {
+        f"timm/{name}": (partial(lambda name: import_timm().create_model(name, num_classes=CLASSES), name), 37)
+        for name in ("test_resnet", "test_efficientnet", "test_convnext", "test_byobnet")
+    }
 
 
 @functools.cache
