@@ -135,7 +135,7 @@ def torchvision_tags(arch: str) -> tuple[str, ...]:
 def download_url(name: BackboneName) -> str:
     """Where torchvision, or timm, keeps the file. Raises UsageError when torchvision has none of that name."""
     if name.arch.startswith(TIMM):
-        return str(_timms().url(name))
+        return str(_timms().url(str(name)))
     weights = _NETWORKS[name.arch]["weights"].get(name.tag or default_tag(name.arch))
     if weights is None:
         offered = ", ".join(f"{name.arch}.{tag}" for tag in torchvision_tags(name.arch))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import math
 
-from nettailor_cli.core.backbones.catalog import BackboneName
 from nettailor_cli.core.backbones.families import TIMM
 from nettailor_cli.core.backbones.timm_shim import import_timm, name_in_timm
 from nettailor_cli.core.preprocessing import Preprocessing
@@ -38,9 +37,9 @@ def preprocessing(arch: str, tag: str | None) -> Preprocessing:
     return Preprocessing(size, tuple(known.mean), tuple(known.std), ratio=(math.floor(size / known.crop_pct), size))
 
 
-def url(name: BackboneName) -> str:
-    """Where the file of the weights is."""
-    known = import_timm().get_pretrained_cfg(str(name).removeprefix(TIMM))
+def url(name: str) -> str:
+    """Where the file of the weights timm/NAME.TAG is."""
+    known = import_timm().get_pretrained_cfg(name.removeprefix(TIMM))
     if known.hf_hub_id:
         return f"https://huggingface.co/{known.hf_hub_id}/resolve/main/{known.hf_hub_filename or 'model.safetensors'}"
     return str(known.url)

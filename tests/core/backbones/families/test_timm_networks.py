@@ -220,7 +220,7 @@ def test_timms_download_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert find(SMALLEST, home=tmp_path, progress=Silent()).fingerprint == found.fingerprint
     assert asked == ["https://huggingface.co/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"]
     (stored,) = listing(tmp_path)
-    assert [stored.source] == asked == [timm_catalog.url(parse_name(found.name))]
+    assert [stored.source] == asked == [timm_catalog.url(found.name)]
 
 
 def test_without_a_connection_one_message_says_which_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
