@@ -128,8 +128,8 @@ def _timms() -> Any:
 
 
 def torchvision_tags(arch: str) -> tuple[str, ...]:
-    """The tags of `arch` that torchvision offers for download, oldest first."""
-    return tuple(_NETWORKS[arch]["weights"])
+    """The tags of `arch` that torchvision offers for download, oldest first; none for timm's networks."""
+    return tuple(_NETWORKS[arch]["weights"]) if arch in _NETWORKS else ()
 
 
 def download_url(name: BackboneName) -> str:
