@@ -4,6 +4,8 @@
 
 Omega is the hint: how far the student's node activations and logits are from the teacher's. As in the released code, to
 which gamma2 = 10 belongs, it is a mean squared error per node, summed over nodes and logits, over the number of nodes.
+ResNets' activations are of the order of 1. Where other families' are not (an identity follows their nodes, and values
+of 30 are common) the error is taken relative to the teacher's mean square, so that the same gamma2 fits.
 """
 
 from __future__ import annotations
@@ -19,13 +21,16 @@ def hint(
     student_logits: Tensor,
     teacher_nodes: Sequence[Tensor],
     teacher_logits: Tensor,
+    *,
+    relative: bool = False,
 ) -> Tensor:
     """Omega, zero or more. Nodes 1..L count (node 0 is the stem's, which the student doesn't train); lost ones don't.
 
-    Shapes: nodes (N, C_l, H_l, W_l) with the stem's first, logits (N, classes).
+    Shapes: nodes (N, C_l, H_l, W_l) with the stem's first, logits (N, classes). `relative`: each node's error over the
+    mean square of the teacher's node; the logits' is as it is.
     """
     pairs = [(x, y) for x, y in zip(student_nodes[1:], teacher_nodes[1:], strict=True) if x is not None]
-    errors = sum(mean_squared_error(x, y) for x, y in pairs)
+    errors = sum(relative_error(x, y) if relative else mean_squared_error(x, y) for x, y in pairs)
     return (errors + mean_squared_error(student_logits.float(), teacher_logits.float())) / len(pairs)
 
 
@@ -37,6 +42,14 @@ def mean_squared_error(x: Tensor, y: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         norm = torch.linalg.vector_norm(x - y, dtype=torch.float32)
     return norm * norm / x.numel()
+
+
+def relative_error(x: Tensor, y: Tensor) -> Tensor:
+    """`mean_squared_error` over the mean square of `y`, which has no gradient: 1 for x = 0. 0 where y is 0 all over."""
+    with torch.no_grad():
+        square = mean_squared_error(y, torch.zeros_like(y))
+        factor = torch.where(square > 0, 1 / square, 0)  # no question to the device in between
+    return factor * mean_squared_error(x, y)
 
 
 def warm_up(gamma1: float, share: float, done: float) -> float:

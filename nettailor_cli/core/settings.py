@@ -20,6 +20,7 @@ from nettailor_cli.core.strict import LARGEST_TOML, parse_toml
 TEACH, TAILOR, FINETUNE = "teach", "tailor", "finetune"
 STAGES = (TEACH, TAILOR, FINETUNE)
 STUDENT = (TAILOR, FINETUNE)
+ABSOLUTE, RELATIVE = "absolute", "relative"
 MEMORY_LIMIT = 4 * 10**9
 CACHE_LIMIT = 20 * 10**9
 SIZES = ("cache_limit", "memory_limit")
@@ -214,6 +215,15 @@ class Settings:
         "gradients of the hint: through the whole student, or each block's own",
         stages=STUDENT,
         choices=("end-to-end", "block-local"),
+        carried=True,
+        panel="Objective",
+    )
+    hint_scale: str = _setting(
+        "auto",
+        "errors of the hint's nodes: absolute as published, or relative to the teacher's mean square; auto: absolute "
+        "for ResNets",
+        stages=STUDENT,
+        choices=("auto", ABSOLUTE, RELATIVE),
         carried=True,
         panel="Objective",
     )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nettailor_cli.core.objective import hint, mean_squared_error, warm_up
+from nettailor_cli.core.objective import hint, mean_squared_error, relative_error, warm_up
 
 
 def full(value: float, *shape: int) -> torch.Tensor:
@@ -81,3 +81,20 @@ def test_a_mean_squared_error_and_its_gradient_are_those_of_the_definition(dtype
     x.grad = None
     mean_squared_error(x, x.detach()).backward()
     assert x.grad is not None and not x.grad.any()
+
+
+def test_a_relative_hint_is_each_nodes_error_over_the_teachers_mean_square() -> None:
+    student = [full(0, 1), full(1, 2, 3, 4, 4), full(20, 2, 5, 2, 2)]
+    teacher = [full(0, 1), full(3, 2, 3, 4, 4), full(25, 2, 5, 2, 2)]
+    logits, wanted = full(2, 2, 2), full(0, 2, 2)
+    # (1-3)^2 / 9 = 4/9; (20-25)^2 / 625 = 1/25; the logits' 4 stays as it is; two nodes
+    assert hint(student, logits, teacher, wanted, relative=True).item() == pytest.approx((4 / 9 + 1 / 25 + 4) / 2)
+
+
+def test_the_scale_of_a_teacher_does_not_change_a_relative_error_and_a_silent_one_counts_nothing() -> None:
+    x, y = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    assert relative_error(30 * x, 30 * y).item() == pytest.approx(relative_error(x, y).item(), rel=1e-5)
+    assert relative_error(0 * x, y).item() == pytest.approx(1)
+    silent = x.clone().requires_grad_()
+    relative_error(silent, torch.zeros_like(y)).backward()
+    assert silent.grad is not None and not silent.grad.any()

@@ -25,9 +25,11 @@ from nettailor_cli.core.models import load_model, load_teacher
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.sealed import is_sealed
 from nettailor_cli.core.settings import (
+    ABSOLUTE,
     CARRIED,
     FIELDS,
     FINETUNE,
+    RELATIVE,
     TAILOR,
     TEACH,
     Settings,
@@ -47,6 +49,7 @@ from nettailor_cli.core.training.checkpoint import read as read_checkpoint
 from nettailor_cli.core.training.precision import Machine
 
 NO_TEACHER = "none"
+_OF_THE_HINT = ("gamma2", "hint", "hint_scale")
 
 _MACHINE = ("device", "precision", "workers", "cache_limit", "memory_limit", "accumulate", "compile")
 """Flags of `tailor` that go for the teacher as well when it has to be taught first; so do the carried ones."""
@@ -92,8 +95,11 @@ def _tailor(job: Job, teacher: Path | None, *, no_teacher: bool, latency_table: 
         dataset,
         proxy_width="the proxies of basic blocks have none inside" if backbone.proxy_kind == "basic" else "",
         latency_batch="" if settings.cost == LATENCY else "the cost is not latency",
-        **dict.fromkeys(("gamma2", "hint"), "there is no teacher" if no_teacher else ""),
+        **dict.fromkeys(_OF_THE_HINT, "there is no teacher" if no_teacher else ""),
     )
+    if settings.hint_scale == "auto":
+        # gamma2 = 10 belongs to the absolute errors of the networks that the published proxies are for
+        settings = replace(settings, hint_scale=RELATIVE if backbone.proxy_kind == "budgeted" else ABSOLUTE)
     machine = settle_machine(job, settings)
     if settings.shared_prefix and settings.bn_stats != "frozen":
         job.progress.warn("--shared-prefix: nothing can be shared, because the batch-norm statistics are adapted")
@@ -152,9 +158,7 @@ def _finetune(job: Job, pruned: Path, output: Path, teacher: Path | None, *, no_
             raise UsageError(f"there is no teacher at {teacher}", "name one with --teacher FILE, or say --no-teacher")
         network, _ = load_teacher(teacher, document.backbone, document.preprocessing, document.classes)
         digest = sha256_of(teacher)
-    _warn_of_idle_flags(
-        job, settings, dataset, **dict.fromkeys(("gamma2", "hint"), "" if network else "there is no teacher")
-    )
+    _warn_of_idle_flags(job, settings, dataset, **dict.fromkeys(_OF_THE_HINT, "" if network else "there is no teacher"))
     bench = bench_for(job, dataset, settings, document.preprocessing, machine)
     return finetune(job, document, model.network, network, digest, settings, bench, output)
 

@@ -21,7 +21,7 @@ from nettailor_cli.core.files import write_bytes
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.objective import hint, warm_up
 from nettailor_cli.core.progress import Progress
-from nettailor_cli.core.settings import TAILOR, Settings
+from nettailor_cli.core.settings import RELATIVE, TAILOR, Settings
 from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table
 from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.latencies import Latencies
@@ -76,7 +76,13 @@ class TailorTrainee:
             with torch.no_grad():
                 teacher = run_teacher(batch.images)
             nodes = network.local_nodes(student) if self.settings.hint == "block-local" else student.nodes
-            omega = hint(nodes, student.logits, [x for x in teacher.nodes if x is not None], teacher.logits)
+            omega = hint(
+                nodes,
+                student.logits,
+                [x for x in teacher.nodes if x is not None],
+                teacher.logits,
+                relative=self.settings.hint_scale == RELATIVE,
+            )
             loss = loss + self.settings.gamma2 * omega
             figures["hint"] = omega
         return {"loss": loss, "accuracy": accuracy(logits, batch.labels), **figures}
