@@ -60,9 +60,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
     extra = {
         "data": {"name": NAME, "digest": NAME, "images": {"train": 5}, "split_seed": 0},
         "package": NAME,
-        "settings": {
-            "tailor": {"seed": NAME, "latency_batch": NAME, "latency_table": {"digest": NAME, "machine": NAME}}
-        },
+        "environment": {"tailor": {"name": NAME, "threads": NAME, "torch": NAME}},
+        "settings": {"tailor": {"seed": 0, "latency_batch": 1, "latency_table": {"digest": NAME, "machine": NAME}}},
     }
     files = {}
     for stage in ("model", "student"):
@@ -237,9 +236,10 @@ def test_wrong_words(say: Any, words: tuple[str, ...]) -> None:
     "task", ["../../x", "..", "/x", "a/b", "a\\b", ".hidden", NAME, "", "a" * 101, "backbone", "-x"]
 )
 def test_no_task_of_a_bundle_leads_out_of_its_folder(say: Any, hostile: Hostile, tmp_path: Path, task: str) -> None:
+    before = sorted(tmp_path.rglob("*"))
     folder = tmp_path / "inner" / "folder"
     say("bundle", f"{task}={hostile.model}", "-o", folder, code=2)
-    assert not list(tmp_path.iterdir())
+    assert sorted(tmp_path.rglob("*")) == before
     if task in ("", "-x"):
         return
     say("bundle", f"task={hostile.model}", "-o", folder)
@@ -253,10 +253,12 @@ def test_no_task_of_a_bundle_leads_out_of_its_folder(say: Any, hostile: Hostile,
 
 
 def test_completion_offers_no_name_that_acts(tmp_path: Path) -> None:
-    (tmp_path / "good.safetensors").touch()
-    assert [offer.rpartition("/")[2] for offer in model_files(f"{tmp_path}/")] == ["good.safetensors"]
-    (tmp_path / f"{NAME}.safetensors").touch()
-    assert model_files(f"{tmp_path}/") == []  # the shell's own completion knows how to quote it
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "good.safetensors").touch()
+    assert [offer.rpartition("/")[2] for offer in model_files(f"{folder}/")] == ["good.safetensors"]
+    (folder / f"{NAME}.safetensors").touch()
+    assert model_files(f"{folder}/") == []  # the shell's own completion knows how to quote it
 
 
 # a true terminal
