@@ -12,6 +12,7 @@ import pytest
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import read_document
+from nettailor_cli.core.run import RunDirectory
 from tests.cli.helpers import BASE, SIZE, Workshop, ok, refuses, untouched
 
 CONFIG = """
@@ -83,10 +84,15 @@ def test_resume_repeats_no_finished_candidate_and_ends_in_the_same_bytes(run: Pa
     last = max((run / "search").glob("k*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
     last.unlink()
     (run / "model.safetensors").unlink()
+    # and another a moment earlier, between a candidate and the end of its checkpoint
+    leftover = RunDirectory(run).checkpoint("finetune", run / "search" / "shrink-00.safetensors")
+    leftover.parent.mkdir(exist_ok=True)
+    leftover.write_bytes(b"left over")
     kept = {path: path.stat().st_mtime_ns for path in (run / "search").glob("*.safetensors")}
     refuses("fit", *options, says=["unfinished fit", "--resume"])
     ok("fit", *options, "--resume")
     assert files(run) == whole and (run / "model.safetensors").read_bytes() == model
+    assert not leftover.exists()
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
 
 

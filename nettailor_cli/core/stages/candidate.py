@@ -17,7 +17,7 @@ from nettailor_cli.core.errors import FileError, Interrupted
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.search.probe import Probe
 from nettailor_cli.core.search.ranking import scores
-from nettailor_cli.core.settings import Settings
+from nettailor_cli.core.settings import FINETUNE, Settings
 from nettailor_cli.core.stages.carry_out import Part
 from nettailor_cli.core.stages.finetune import finetune
 from nettailor_cli.core.stages.job import Job
@@ -89,6 +89,9 @@ class Fold:
                 raise FileError(
                     f"{output} is another student's, or of a search with other settings", "start again: --force"
                 )
+            # left over when a kill came between the file and the end of its checkpoint
+            leftover = self.job.run.checkpoint(FINETUNE, output)
+            self.job.processes.alone(lambda: leftover.unlink(missing_ok=True))
             return document, tensors
         else:
             document = before[0][0]
