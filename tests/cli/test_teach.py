@@ -150,8 +150,8 @@ def test_a_pickle_with_code_is_not_run(shop: Workshop, tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(1), "x": Evil()}, path)
     home = contents(shop.home)
     start = shop.start(tmp_path / "run")
-    refuses("teach", *start, "--weights", path, *ONE, says=["evil.pth", "run code"])
-    refuses("tailor", *start, "--teacher", path, *ONE, says=["evil.pth", "run code"])
+    refuses("teach", *start, "--weights", path, *ONE, says=["evil.pth", "could be code"])
+    refuses("tailor", *start, "--teacher", path, *ONE, says=["evil.pth", "could be code"])
     assert not proof.exists()
     assert contents(shop.home) == home
     assert not (tmp_path / "run" / "student.safetensors").exists()

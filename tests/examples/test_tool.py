@@ -30,6 +30,8 @@ def test_ctrl_c_waits_for_the_command_to_save_its_state(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", script], cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        # a shell's background job, as this test may be one, has it ignored, and so would all that it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         while not (tmp_path / "ready").exists():

@@ -26,6 +26,7 @@ from nettailor_cli.core.data.parallel import cores
 from nettailor_cli.core.lock import locked
 from nettailor_cli.core.progress import SILENT
 from nettailor_cli.core.stages.tailor import TailorTrainee
+from nettailor_cli.core.stages.teach import TeachTrainee
 from nettailor_cli.core.training.loop import Training
 from tests.cli.helpers import (
     BASE,
@@ -292,9 +293,12 @@ class TestOutOfMemory:
         assert (run / "student.safetensors").read_bytes() == whole
 
     def test_what_can_not_be_halved_is_not_proposed(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.at_step(monkeypatch, 1, self.ERRORS[0])
-        small = ("--batch-size", "7", "--accumulate", "4")
-        hint = refuses("tailor", "--run", run, *TWO, *small, "--force", code=1).err.split("hint: ")[1]
+        def breaking(trainee: TeachTrainee, batch: Batch, done: float) -> NoReturn:
+            raise self.ERRORS[0]
+
+        monkeypatch.setattr(TeachTrainee, "losses", breaking)
+        small = ("--batch-size", "7", "--accumulate", "4", "--freeze")  # no batch norm is trained on single pictures
+        hint = refuses("teach", "--run", run, *TWO, *small, "--force", code=1).err.split("hint: ")[1]
         assert "--force and a smaller --size" in hint and "--batch-size" not in hint and "--accumulate" not in hint
 
 
