@@ -40,16 +40,20 @@ def mean_squared_error(x: Tensor, y: Tensor) -> Tensor:
     One pass less than torch's loss on float32 copies, forward and backward: three times as fast on large bf16 nodes.
     """
     with torch.autocast(x.device.type, enabled=False):
-        norm = torch.linalg.vector_norm(x - y, dtype=torch.float32)
-    return norm * norm / x.numel()
+        return _mean_square(x - y)
 
 
 def relative_error(x: Tensor, y: Tensor) -> Tensor:
     """`mean_squared_error` over the mean square of `y`, which has no gradient: 1 for x = 0. 0 where y is 0 all over."""
     with torch.no_grad():
-        square = mean_squared_error(y, torch.zeros_like(y))
+        square = _mean_square(y)
         factor = torch.where(square > 0, 1 / square, 0)  # no question to the device in between
     return factor * mean_squared_error(x, y)
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(x, dtype=torch.float32)
+    return norm * norm / x.numel()
 
 
 def warm_up(gamma1: float, share: float, done: float) -> float:

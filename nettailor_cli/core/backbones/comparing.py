@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nettailor_cli.core.backbones.families.cutting import constants
 from nettailor_cli.core.backbones.measures import bears
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.scaling import between
@@ -46,5 +47,4 @@ def compare(backbone: Any, network: nn.Module) -> None:
 
 def has_constants(network: nn.Module) -> bool:
     """Whether there are tensors that are not stored with the network."""
-    stored = {id(tensor) for tensor in network.state_dict(keep_vars=True).values()}
-    return any(id(buffer) not in stored for buffer in network.buffers())
+    return bool(constants(network))

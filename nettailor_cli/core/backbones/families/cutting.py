@@ -115,8 +115,9 @@ class _Maker:
                 self.graph.erase_node(node)
         kept = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
         made = fx.GraphModule({name: part for name, part in self.parts.items() if name in kept}, self.graph)
+        unsaved = constants(self.network)
         for name, part in self.parts.items():  # what the network does not store is not stored here
-            if name in made._buffers and id(part) in _unsaved(self.network):
+            if name in made._buffers and id(part) in unsaved:
                 made._non_persistent_buffers_set.add(name)
         return made.eval()
 
@@ -182,6 +183,7 @@ def _plain(norm: Any) -> nn.BatchNorm2d:
     return plain
 
 
-def _unsaved(network: nn.Module) -> set[int]:
+def constants(network: nn.Module) -> set[int]:
+    """The ids of the buffers that are not stored with the network."""
     saved = {id(tensor) for tensor in network.state_dict(keep_vars=True).values()}
     return {id(buffer) for buffer in network.buffers() if id(buffer) not in saved}
