@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _FORMULA = tuple("=+-@＝＋－＠")  # noqa: RUF001 - the wide ones are the same to some spreadsheets
@@ -24,6 +24,11 @@ def harmless(text: object) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii") for c in str(text)
     )
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """The first `most` of `names`, and how many more there are: "a, b and 3 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def csv_line(cells: Iterable[str]) -> str:

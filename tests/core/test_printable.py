@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from nettailor_cli.core.printable import csv_line, harmless, json_text
+from nettailor_cli.core.printable import csv_line, harmless, json_text, some_of
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,9 @@ def test_json_has_the_true_name_and_no_control_character() -> None:
     assert os.fsencode(json.loads(json_text(name))).endswith(b"caf\xe9\xe6\xbc\xa2")
     with pytest.raises(ValueError, match="JSON"):
         json_text(float("nan"))
+
+
+def test_some_of_names_are_told_with_how_many_more_there_are() -> None:
+    assert some_of([], 2) == ""
+    assert some_of(["a", "b"], 2) == "a, b"
+    assert some_of(["a", "b", "c", "d", "e"], 2) == "a, b and 3 more"

@@ -13,7 +13,7 @@ from nettailor_cli.core.backbones import catalog
 from nettailor_cli.core.backbones.decomposition import make_network
 from nettailor_cli.core.backbones.fingerprint import counts
 from nettailor_cli.core.errors import FileError
-from nettailor_cli.core.printable import harmless
+from nettailor_cli.core.printable import harmless, some_of
 
 _NAMED = 3  # of the offending tensors in a message
 _Shapes = dict[str, tuple[int, ...]]
@@ -76,6 +76,4 @@ def _text(shape: Iterable[int]) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(map(harmless, names[:_NAMED])) + (
-        f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    )
+    return some_of([harmless(name) for name in names], _NAMED)

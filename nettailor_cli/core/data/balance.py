@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nettailor_cli.core.printable import some_of
+
 UNEVEN = 10
 """From this ratio of the largest class to the smallest on there is a warning."""
 
@@ -18,10 +20,11 @@ def warnings(classes: Sequence[str], training: Sequence[int], validation: int) -
     told = []
     absent = [name for name, count in zip(classes, training, strict=True) if count == 0]
     if absent:
-        told.append(f"no training images of {_listed(absent)}: what the network knew of that may be lost")
+        told.append(f"no training images of {some_of(absent, _NAMED)}: what the network knew of that may be lost")
     most, least = max(training), min((count for count in training if count), default=0)
     names = [name for name, count in zip(classes, training, strict=True) if count == least]
-    smallest = f"{_listed(names)} {'has' if len(names) == 1 else 'have'} {'a single one' if least == 1 else least}"
+    has = "has" if len(names) == 1 else "have"
+    smallest = f"{some_of(names, _NAMED)} {has} {'a single one' if least == 1 else least}"
     if most >= UNEVEN * least:
         largest = classes[training.index(most)]
         told.append(
@@ -35,7 +38,3 @@ def warnings(classes: Sequence[str], training: Sequence[int], validation: int) -
     elif validation == 1:
         told.append("val has a single image: the accuracy on it is 0 or 100 % and says next to nothing")
     return told
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
