@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nettailor_cli.core.data.dataset import SPLITS, Dataset, Example
-from nettailor_cli.core.data.splits import check_group, divide
+from nettailor_cli.core.data.grouping import check_group
+from nettailor_cli.core.data.splits import divide
 from nettailor_cli.core.errors import DataError, did_you_mean
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})

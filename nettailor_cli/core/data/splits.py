@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Sequence
 
 from nettailor_cli.core.data.dataset import SPLITS, Dataset, Example
+from nettailor_cli.core.data.grouping import group_keys
 from nettailor_cli.core.errors import DataError, UsageError
 
 
@@ -28,15 +28,15 @@ def divide(
 
     `group` is a regular expression searched in each name: its first capture group is the key, or the whole match when
     it has none. val is empty only where rule 2 finds nothing to move (say, one picture per class).
-    Raises UsageError for a pattern that is none, a fraction outside (0, 1) and a fold that there is not, DataError for
-    a name that the pattern does not match and when everything is one group.
+    Raises UsageError for a pattern that is none or takes too long, a fraction outside (0, 1) and a fold that there is
+    not, DataError for a name that the pattern does not match and when everything is one group.
     """
     if not 0 < val_fraction < 1:
         raise UsageError(f"the validation fraction must lie between 0 and 1, not {val_fraction:g}")
     if not 0 <= fold < folds(val_fraction):
         last = folds(val_fraction) - 1
         raise UsageError(f"--fold {fold}: with a validation fraction of {val_fraction:g} there are folds 0 to {last}")
-    keys = [example.name for example in examples] if group is None else _group_keys(examples, group)
+    keys = [example.name for example in examples] if group is None else group_keys(examples, group)
     position = {key: _position(seed, key) for key in keys}
     if group is not None and len(position) == 1:
         raise DataError(
@@ -78,28 +78,6 @@ def select(dataset: Dataset, split: str) -> tuple[Example, ...]:
         there = [name for name in SPLITS if name in dataset.splits]
         raise DataError(f"{dataset.root} has no {split} images", f"choose --split {' | '.join([*there, 'all'])}")
     return dataset.splits[split]
-
-
-def check_group(group: str) -> re.Pattern[str]:
-    """The compiled pattern. Raises UsageError when it is no regular expression."""
-    try:
-        return re.compile(group)
-    except re.error as error:
-        raise UsageError(f'--group "{group}" is not a regular expression: {error}') from error
-
-
-def _group_keys(examples: Sequence[Example], group: str) -> list[str]:
-    pattern = check_group(group)
-    keys = []
-    for example in examples:
-        match = pattern.search(example.name)
-        # an empty key, too, names no group: it would tie together all that have nothing in common
-        if match is None or not (key := match.group(1 if pattern.groups else 0)):
-            raise DataError(
-                f'--group "{group}" finds no group in "{example.name}"', "the pattern has to match every image's name"
-            )
-        keys.append(key)
-    return keys
 
 
 def _position(seed: int, key: str) -> float:
