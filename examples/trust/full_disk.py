@@ -1,7 +1,7 @@
 """A disk that is full, or fails, from each moment on at which a command changes a file.
 
     python examples/trust/full_disk.py                                # every moment of teach, tailor, prune, finetune
-    python examples/trust/full_disk.py --commands fit --every 20      # every 20th of fit's
+    python examples/trust/full_disk.py --commands fit --every 20      # every 20th of fit's; --first 2: the next ones
     python examples/trust/full_disk.py --error EROFS                  # as if it were read-only from then on
 
 As `kills.py`, which makes what it needs, but nothing is killed: from operation number N on, making a file or folder,
@@ -80,6 +80,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=COMMANDS[:4])
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th moment")
+    parser.add_argument("--first", type=int, default=1, metavar="N", help="the moment to begin with")
     parser.add_argument("--error", default="ENOSPC", choices=("ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES"))
     given = parser.parse_args(args)
     get_ready()
@@ -89,7 +90,7 @@ def main(args: Sequence[str] | None = None) -> None:
         plain = prepare(place, given.commands)
         for command in given.commands:
             went: Counter[str] = Counter()
-            for number in range(1, plain[command].operations + 1, given.every):
+            for number in range(given.first, plain[command].operations + 1, given.every):
                 try:
                     went[trial(command, number, place, error)] += 1
                 except Broken as broken:
