@@ -7,6 +7,7 @@ Flags win over the config file, the file over the preset, the preset over what t
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,13 @@ class Settings:
 
     # the optimiser
     epochs: int = _setting(16, "passes over the training images", low=1, high=100_000, panel="Training")
+    min_steps: int = _setting(
+        0,
+        "at least so many steps: more epochs where pictures are few; --epochs does without",
+        low=0,
+        high=10**9,
+        panel="Training",
+    )
     batch_size: int = _setting(32, "images per step", low=1, high=65_536, panel="Training")
     accumulate: int = _setting(
         1,
@@ -265,9 +273,9 @@ _PUBLISHED = {"schedule": "step", "step_epochs": 20, "warmup": 0.0, "augment": "
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "standard": {
-        TEACH: {"epochs": 16, "batch_size": 64},
-        TAILOR: {"epochs": 10},
-        FINETUNE: {"epochs": 14},
+        TEACH: {"epochs": 16, "min_steps": 300, "batch_size": 64},
+        TAILOR: {"epochs": 10, "min_steps": 300},
+        FINETUNE: {"epochs": 14, "min_steps": 300},
     },
     "quick": {
         TEACH: {"epochs": 6},
@@ -311,11 +319,19 @@ def resolve(
         )
     values: dict[str, Any] = dict(PRESETS["standard"][stage])
     values.update({name: value for name, value in (carried or {}).items() if name in CARRIED})
-    values.update(PRESETS[preset][stage] if preset else {})
-    values.update(read_config(config, stage) if config else {})
-    values.update({name: value for name, value in flags.items() if value is not None})
+    typed = {name: value for name, value in flags.items() if value is not None}
+    for layer in (PRESETS[preset][stage] if preset else {}, read_config(config, stage) if config else {}, typed):
+        if "epochs" in layer:  # so many are meant
+            values["min_steps"] = 0
+        values.update(layer)
     known = fields_of(stage)
     return Settings(**{name: checked(name, value) for name, value in values.items() if name in known})
+
+
+def lengthened(settings: Settings, images: int) -> Settings:
+    """`settings` with as many epochs over `images` pictures as `min_steps` asks for: never fewer than there were."""
+    steps = math.ceil(images / settings.batch_size)
+    return dataclasses.replace(settings, epochs=max(settings.epochs, math.ceil(settings.min_steps / max(1, steps))))
 
 
 def read_config(path: Path, stage: str) -> dict[str, Any]:

@@ -41,6 +41,20 @@ def test_two_images_in_all(shop: Workshop, tmp_path: Path) -> None:
     assert read_document(tmp_path / "run" / "teacher.safetensors").metrics == {}
 
 
+def test_the_least_number_of_steps_makes_epochs_which_the_file_and_a_config_of_the_run_tell(
+    shop: Workshop, tmp_path: Path
+) -> None:
+    data, run = made(tmp_path / "data", a=4, b=4), tmp_path / "run"
+    teaching = (*teach(shop, data, run, "--batch-size", 4, "--val-fraction", 0.01), "--min-steps", 5)
+    ok(*teaching)
+    train = read_document(run / "teacher.safetensors").data["images"]["train"]
+    assert train in (7, 8), "two steps an epoch"
+    assert read_document(run / "teacher.safetensors").settings["teach"]["epochs"] == 3
+    again = tmp_path / "again"
+    ok("teach", "--config", run / "run.toml", "--backbone", "resnet18", "--data", data, "--run", again)
+    assert (again / "teacher.safetensors").read_bytes() == (run / "teacher.safetensors").read_bytes()
+
+
 def test_val_with_one_image(shop: Workshop, tmp_path: Path) -> None:
     made(tmp_path / "data" / "train", a=4, b=4)
     made(tmp_path / "data" / "val", a=1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nettailor_cli.core.settings import (
     TEACH,
     Settings,
     fields_of,
+    lengthened,
     resolve,
     to_document,
 )
@@ -54,6 +56,25 @@ def test_each_layer_touches_only_what_it_names(tmp_path: Path) -> None:
     assert (settings.momentum, settings.batch_size, settings.seed) == (0.5, 8, 3)
     assert settings.epochs == PRESETS["quick"][TAILOR]["epochs"] < resolve(TAILOR, flags={}).epochs
     assert settings.lr == Settings().lr, "learning rates are not carried from stage to stage"
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs"),
+    [(3200, 16), (1200, 16), (1184, 16), (1152, 17), (320, 60), (64, 300), (3, 300)],  # 50, 19, 19, 18, 5, 1, 1 steps
+)
+def test_few_pictures_are_gone_through_more_often_for_as_many_steps(images: int, epochs: int) -> None:
+    standard = replace(resolve(TEACH, flags={}), epochs=16, batch_size=64, min_steps=300)
+    assert lengthened(standard, images).epochs == epochs
+    assert lengthened(lengthened(standard, images), images).epochs == epochs
+
+
+def test_epochs_that_are_asked_for_are_meant(tmp_path: Path) -> None:
+    assert resolve(TAILOR, flags={}).min_steps > 0
+    assert resolve(TAILOR, flags={"epochs": 3}).min_steps == 0
+    assert resolve(TAILOR, flags={}, config=config(tmp_path, "epochs = 3\n")).min_steps == 0
+    assert resolve(TAILOR, flags={}, preset="quick").min_steps == 0
+    assert resolve(TAILOR, flags={"min_steps": 5}, config=config(tmp_path, "epochs = 3\n")).min_steps == 5
+    assert resolve(TAILOR, flags={"epochs": 3, "min_steps": 5}).min_steps == 5
 
 
 def test_a_stages_table_wins_over_the_top_of_the_config(tmp_path: Path) -> None:

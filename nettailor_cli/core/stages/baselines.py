@@ -45,7 +45,8 @@ def _teach(fold: Fold, name: str, chosen: Row, **settings: object) -> Row:
     document = start_teach(
         replace(
             job, run=run, backbone=None, weights=None, mean=None, std=None, size=None, preset=None, config=None,
-            resume=True, force=False, flags={**flags, "epochs": epochs, **settings}, data=fold.bench.dataset.root,
+            resume=True, force=False, flags={**flags, "epochs": epochs, "min_steps": 0, **settings},
+            data=fold.bench.dataset.root,
         )
     )  # fmt: skip
     metric, cost = document.metrics[delta.TEACHER], document.graph.cost

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -78,7 +79,7 @@ class Search:
         self.main = self.folds[0]
         self.epochs = self.main.settings.epochs
         self.prefix = self.main.student[0].shared_prefix
-        self.share = min(1.0, SHRINKING * self.epochs / self.main.student[0].graph.last)
+        self.length = SHRINKING * self.epochs / self.main.student[0].graph.last  # of a short training, in epochs
 
     def go(self) -> tuple[Choice, list[Row]]:
         """Try candidates until the edge of the tolerance is known; RUN/fit.json has the rows after each.
@@ -133,7 +134,7 @@ class Search:
         length = min(map(len, chains.values()))
 
         def full(k: int) -> Row:
-            return self._full(f"k{k:02d}", lambda fold: self._state(chains, fold, k), k, (k + 1) * self.share)
+            return self._full(f"k{k:02d}", lambda fold: self._state(chains, fold, k), k, (k + 1) * self.length)
 
         graphs = [document.graph for document, _ in chains[id(self.main)][:length]]
         inside = [k for k, graph in enumerate(graphs) if self.wanted.affords(self._costs(graph))]
@@ -194,7 +195,7 @@ class Search:
         fold.job.progress.note(f"search: block {into} in the place of {out}")
         name = f"{k:02d}-swap-{out}-{into}"
         short = self._short(fold, f"shrink-{name}", better, [state, fold.student], k)
-        self._full(f"k{name}", lambda _: (short[0].graph, [short]), k, (k + 2) * self.share)
+        self._full(f"k{name}", lambda _: (short[0].graph, [short]), k, (k + 2) * self.length)
 
     def _best_swap(self, state: Delta) -> tuple[int, int] | None:
         """Which block to take out and which into its place, for a lower loss at no more MACs; None: no such swap."""
@@ -221,7 +222,7 @@ class Search:
             return drop_weak_proxies(graph, threshold, self.prefix), before
 
         if len(leaner(self.main)[0].paths) < len(self._state(chains, self.main, k)[0].paths):
-            self._full(f"k{k:02d}-t{threshold:g}", leaner, k, (k + 1) * self.share, threshold=threshold)
+            self._full(f"k{k:02d}-t{threshold:g}", leaner, k, (k + 1) * self.length, threshold=threshold)
 
     # graphs
 
@@ -248,7 +249,9 @@ class Search:
 
     def _short(self, fold: Fold, name: str, graph: Graph, before: list[Delta], k: int) -> Delta:
         """The network with `graph`, made of `before`, after a short training."""
-        return fold.trained(graph, before, Part(name, share=self.share), 1, self._pruned(k, self.plan.threshold))
+        epochs = math.ceil(self.length)
+        part = Part(name, share=self.length / epochs)
+        return fold.trained(graph, before, part, epochs, self._pruned(k, self.plan.threshold))
 
     def _full(
         self,

@@ -35,6 +35,7 @@ from nettailor_cli.core.settings import (
     Settings,
     fields_of,
     flag_of,
+    lengthened,
     resolve,
     size_in,
 )
@@ -68,6 +69,7 @@ def _teach(job: Job) -> ModelDocument:
     settings = _settings(job, TEACH, output, {})
     # the folder first: a slip of the pen there should not cost a download
     dataset = find_pictures(job.data_folder(), settings)
+    settings = lengthened(settings, len(dataset.splits["train"]))
     backbone = _backbone(job)
     _warn_of_idle_flags(job, settings, dataset)
     bench = bench_for(job, dataset, settings, backbone.preprocessing, settle_machine(job, settings))
@@ -88,6 +90,7 @@ def _tailor(job: Job, teacher: Path | None, *, no_teacher: bool, latency_table: 
         return delta.read_document(output)
     settings = _settings(job, TAILOR, output, teacher_settings(job, teacher))
     dataset = find_pictures(job.data_folder(), settings)
+    settings = lengthened(settings, len(dataset.splits["train"]))
     backbone = _backbone(job)
     _warn_of_idle_flags(
         job,
@@ -149,6 +152,7 @@ def _finetune(job: Job, pruned: Path, output: Path, teacher: Path | None, *, no_
     tailored = document.settings.get(TAILOR, {})
     settings = _settings(job, FINETUNE, output, tailored)
     dataset = find_pictures(job.data_folder(), settings, classes=document.classes)
+    settings = lengthened(settings, len(dataset.splits["train"]))
     _warn_of_another_split(job, str(pruned), document, dataset)
     machine = settle_machine(job, settings)
     network, digest = None, NO_TEACHER
@@ -288,4 +292,5 @@ def _teach_first(job: Job, backbone: Backbone, settings: Settings, bench: Workbe
     shared = replace(job, flags={name: value for name, value in job.flags.items() if name in (*CARRIED, *_MACHINE)})
     job.progress.note("teacher: none yet, so one is taught first")
     # a network of its own: training changes it, and the student needs the backbone as it is
-    teach(shared, copy.deepcopy(backbone), _settings(shared, TEACH, output, vars(settings)), bench)
+    own = lengthened(_settings(shared, TEACH, output, vars(settings)), len(bench.dataset.splits["train"]))
+    teach(shared, copy.deepcopy(backbone), own, bench)

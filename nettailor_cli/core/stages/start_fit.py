@@ -27,6 +27,7 @@ from nettailor_cli.core.settings import (
     TEACH,
     fields_of,
     flag_of,
+    lengthened,
     resolve,
     to_document,
 )
@@ -187,6 +188,7 @@ def _fold(job: Job, dataset: Dataset, latency_table: Path | None) -> Fold:
     document, tensors = delta.read(student_file)
     carried = document.settings.get(TAILOR, {})
     settings = resolve(FINETUNE, flags=job.flags, config=job.config, preset=job.preset, carried=carried)
+    settings = lengthened(settings, len(dataset.splits["train"]))
     job.processes.alone(lambda: job.run.record({FINETUNE: to_document(settings, FINETUNE)}))
     if document.data.get("digest") != dataset.digest:
         raise UsageError(f"{student_file} was tailored to other pictures or another split", "--force starts again")
