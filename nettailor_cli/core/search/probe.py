@@ -1,7 +1,8 @@
 """Judging a network before it is trained: its loss on a few hundred training pictures, its batch norms measured anew.
 
 Right after a removal accuracy is near chance, because the proxies' statistics are those of another network; measured
-anew they give most of it back, and what is left of the loss tells removals apart.
+anew they give most of it back, and what is left of the loss tells removals apart. To tell them apart, those of each
+batch will do, in one pass.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.models import student_from
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.task_tensors import Source, tensors_for
+from nettailor_cli.core.training.norms import enough_values
 from nettailor_cli.core.training.precision import Machine, to_machine
 from nettailor_cli.core.training.statistics import re_estimate
 
-IMAGES = 512
+IMAGES = 256
 
 
 @dataclass
@@ -45,13 +47,13 @@ class Probe:
         return student
 
     def loss(self, graph: Graph, sources: Sequence[Source]) -> float:
-        """Mean cross-entropy of that network on the same pictures."""
-        student, total, images = self.student(graph, sources), 0.0, 0
-        for batch in self.batches:
-            with torch.inference_mode(), self.machine.autocast():
+        """Mean cross-entropy of that network on the same pictures, every batch with its own statistics."""
+        student, total, images = self.student(graph, sources, anew=False).train(), 0.0, 0
+        with enough_values("search"), torch.no_grad(), self.machine.autocast():
+            for batch in self.batches:
                 logits = student(batch.images).logits.float()
-            total += F.cross_entropy(logits, batch.labels, reduction="sum").item()
-            images += len(batch.labels)
+                total += F.cross_entropy(logits, batch.labels, reduction="sum").item()
+                images += len(batch.labels)
         return total / images
 
 

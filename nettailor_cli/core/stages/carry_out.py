@@ -32,8 +32,8 @@ _PASSING = ("workers", "cache_limit", "memory_limit")
 class Part:
     """One of several trainings of the same stage: its order and crops are its own, by `name`.
 
-    share: of the training pictures, make one of its epochs. floor: it is given up after an epoch in the second half of
-    the run with a val accuracy (in percent) below this.
+    share: of the training pictures, make one of its epochs. floor: it is given up when its val accuracy (in percent)
+    stays below this, see `training.loop.JUDGED`.
     """
 
     name: str

@@ -38,7 +38,7 @@ RECOVERY = 1.0
 """Points that the full training is trusted to win back over the short one."""
 
 HOPELESS = 8.0
-"""Points, beside chance, below what is wanted at which a full training is given up in its second half."""
+"""Points, beside chance, below what is wanted at which a full training is given up before its end."""
 
 LOST = 15.0
 """Points, beside chance, below what is wanted at which shrinking ends: no training brings that back."""
@@ -276,12 +276,21 @@ class Search:
             hopeless = k > 0 and kind == CANDIDATE and self.plan.search == GRADUAL
             part = Part(name, floor=self._floor(fold, HOPELESS) if hopeless else 0.0)
             documents.append(fold.trained(*made(fold), part, epochs, pruned)[0])
-            if _given_up(documents[-1]):
+            if _given_up(documents[-1]) or (hopeless and self._is_out_of_reach(documents)):
                 break
         done = documents[-1].metrics[delta.MODEL].get("given_up_after_epochs", epochs)
         self.rows[name] = self._row(name, documents, self._epochs_before() + short + done, kind=kind)
         self._record()
         return self.rows[name]
+
+    def _is_out_of_reach(self, documents: Sequence[ModelDocument]) -> bool:
+        """Whether these folds have so many errors that even without one in the others too few would be right."""
+        if self.wanted.accuracy is None or len(documents) == len(self.folds):
+            return False
+        images = sum(fold.student[0].metrics["teacher"]["images"] for fold in self.folds)
+        metrics = [document.metrics[delta.MODEL] for document in documents]
+        wrong = sum((1 - metric["accuracy"] / 100) * metric["images"] for metric in metrics)
+        return 100 * (1 - wrong / images) < self.wanted.accuracy - 5e-7
 
     def _floor(self, fold: Fold, points: float) -> float:
         """So many points, and two standard errors, below what is wanted in this fold; 0 where no accuracy is."""
@@ -311,7 +320,7 @@ class Search:
             if file.exists()
             else costs.bytes,
             epochs=epochs,
-            given_up=any(map(_given_up, documents)),
+            given_up=any(map(_given_up, documents)) or len(documents) < len(self.folds),
         )
 
     @staticmethod

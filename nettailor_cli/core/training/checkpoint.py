@@ -31,7 +31,7 @@ class Position:
     """Where a run stands: `epoch` and `batch` are the next ones to do (0-based).
 
     sums: of the running epoch's figures so far, each weighted with the images it was measured on. best_epoch,
-    best_accuracy: for early stopping; -1 before there is one.
+    best_accuracy: for early stopping and giving up; -1 before there is one.
     """
 
     epoch: int = 0

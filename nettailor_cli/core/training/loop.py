@@ -31,6 +31,8 @@ from nettailor_cli.core.training.processes import ALONE, Processes
 from nettailor_cli.core.training.schedule import rate_factor
 
 CHECKPOINT_SECONDS = 60.0
+WATCHED, JUDGED = 0.4, 0.6
+"""Shares of the epochs: a run is given up from the second on, for the best val accuracy since the first."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class Run:
 class Training:
     """One stage's training. `what` is the stage's name; without `validation` there is no early stopping.
 
-    `floor`: a val accuracy, in percent; a run that is below it in its second half is given up. `part`: what it is
-    called in messages where a stage has several trainings.
+    `floor`: a val accuracy, in percent; a run that does not come up to it is given up, see `JUDGED`. `part`: what it
+    is called in messages where a stage has several trainings.
     """
 
     trainee: Trainee
@@ -223,13 +225,20 @@ class Training:
         self.run.log(record)
         self.run.progress.line(_line(record))
         position.epoch, position.batch, position.sums = position.epoch + 1, 0, {}
-        halfway = position.epoch > self.settings.epochs / 2
-        if score is not None and halfway and position.epoch < self.settings.epochs and score.accuracy < self.floor:
+        if score is not None:
+            self._judge(score.accuracy)
+
+    def _judge(self, accuracy: float) -> None:
+        """Keep the best epoch where there is patience; give up where nothing has come near the floor lately."""
+        position, epochs = self.position, self.settings.epochs
+        # while the learning rate is high accuracy jumps by 10 points and more, so no single epoch counts
+        if accuracy > position.best_accuracy and (self.settings.patience or position.epoch > WATCHED * epochs):
+            position.best_epoch, position.best_accuracy = position.epoch, accuracy
+            if self.settings.patience:
+                self.best = snapshot(self.trainee.state())
+        if JUDGED * epochs < position.epoch < epochs and position.best_accuracy < self.floor:
             self.given_up = True
             self.run.progress.note(f"{self.part or self.what}: given up, val accuracy below {self.floor:.1f} %")
-        if self.settings.patience and score is not None and score.accuracy > position.best_accuracy:
-            position.best_epoch, position.best_accuracy = position.epoch, score.accuracy
-            self.best = snapshot(self.trainee.state())
 
     def _validate(self) -> Score:
         assert self.validation is not None

@@ -74,6 +74,7 @@ def go(
     machine: Machine = CPU,
     validated: bool = True,
     part: str = "",
+    floor: float = 0.0,
     **changes: Any,
 ) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
@@ -93,7 +94,7 @@ def go(
         }
     )
     validation = evaluation_batches(pictures(4), PREPROCESSING, CPU.device) if validated else None
-    Training(trainee, training, validation, settings, machine, run, "toy", part=part).go()
+    Training(trainee, training, validation, settings, machine, run, "toy", floor, part).go()
     return records
 
 
@@ -130,6 +131,28 @@ def test_patience_survives_an_interruption_after_the_best_epoch(tmp_path, monkey
     records = go(tmp_path, resumed, settings, resume=True)
     assert [record["epoch"] for record in records] == [3, 4]
     assert resumed.module.weight.item() == pytest.approx(8)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "epochs_done"),
+    [
+        ([90, 90, 10, 10, 10, 10], 4),  # the best since 40 % of the epochs counts, from 60 % on
+        ([10, 10, 60, 10, 10, 10], 6),  # one good epoch, and it goes on
+        ([90, 90, 10, 60, 10, 10], 6),
+        ([10, 10, 10, 10, 10, 10], 4),
+    ],
+)
+def test_a_run_is_given_up_when_it_has_stayed_below_the_floor(tmp_path, monkeypatch, accuracies, epochs_done) -> None:
+    with_val_accuracies(monkeypatch, accuracies)
+    assert len(go(tmp_path, Counter(), plain(), floor=50.0)) == epochs_done
+
+
+def test_giving_up_is_the_same_after_an_interruption(tmp_path, monkeypatch) -> None:
+    with_val_accuracies(monkeypatch, [10, 10, 60, 10, 10, 10])
+    trainee = Counter()
+    with pytest.raises(Interrupted):
+        go(tmp_path, trainee, plain(), floor=50.0, stop=lambda: 2 if trainee.steps == 14 else None)  # in epoch 4
+    assert [record["epoch"] for record in go(tmp_path, Counter(), plain(), floor=50.0, resume=True)] == [4, 5, 6]
 
 
 def test_a_checkpoint_is_written_within_an_epoch_once_the_time_is_up(tmp_path, monkeypatch) -> None:
