@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nettailor_cli.core.proxies import BasicProxy, BottleneckProxy
+from nettailor_cli.core.proxies import BasicProxy, BottleneckProxy, BypassedProxy
 from nettailor_cli.core.student import Student
 
 
@@ -53,7 +53,12 @@ def _double(tensor: Tensor) -> Tensor:
 
 
 def proxy_convolutions(proxy: nn.Module) -> list[tuple[nn.Module, nn.Module | None]]:
-    """A proxy's convolutions with their batch norms (None: folded already), in order; between two lies a ReLU."""
+    """A proxy's convolutions with their batch norms (None: folded already), in order; between two lies a ReLU.
+
+    What bypasses them is not among them.
+    """
+    if isinstance(proxy, BypassedProxy):
+        return proxy_convolutions(proxy.body)
     if isinstance(proxy, nn.Sequential):
         return [(layer, None) for layer in proxy if isinstance(layer, nn.Conv2d)]
     if isinstance(proxy, BasicProxy):
@@ -69,13 +74,20 @@ def fold_proxies(student: Student) -> Student:
     model file; to call it a second time changes nothing. Returns `student`.
     """
     for key, proxy in student.proxies.items():
-        if isinstance(proxy, nn.Sequential):
-            continue
-        layers: list[nn.Module] = []
-        for conv, bn in proxy_convolutions(proxy):
-            layers += [nn.ReLU(inplace=True)] * bool(layers) + [_folded(conv, bn)]
-        student.proxies[key] = nn.Sequential(*layers).eval()
+        if isinstance(proxy, BypassedProxy):
+            proxy.body = _folded_proxy(proxy.body)
+        else:
+            student.proxies[key] = _folded_proxy(proxy)
     return student
+
+
+def _folded_proxy(proxy: nn.Module) -> nn.Module:
+    if isinstance(proxy, nn.Sequential):
+        return proxy
+    layers: list[nn.Module] = []
+    for conv, bn in proxy_convolutions(proxy):
+        layers += [nn.ReLU(inplace=True)] * bool(layers) + [_folded(conv, bn)]
+    return nn.Sequential(*layers).eval()
 
 
 def _folded(conv: nn.Module, bn: nn.Module | None) -> nn.Module:

@@ -1,7 +1,9 @@
 """The small task-specific blocks A_p^l, and the pooling that brings x_p to the resolution of x_l (PAPER.md, "Student").
 
 Three kinds. "basic": one 1x1 convolution, about 1/18 of a basic block. "bottleneck": two, with the published width.
-"budgeted": two, with the width that makes them about 1/18 of the block that they stand beside, and never over 1/8.
+"budgeted": two, with the width that makes them about 1/18 of the block that they stand beside, and never over 1/8;
+beside residual blocks of one shape their input bypasses them. So little can't stand in for such a block as a whole, but
+for what it adds.
 
 N images, C channels, H x W pixels.
 """
@@ -56,9 +58,21 @@ class BottleneckProxy(nn.Module):
         return scaled_norm(self.bn2, self.conv2(F.relu(self.bn1(self.conv1(x)))), gain)
 
 
+class BypassedProxy(nn.Module):
+    """x + body(x): the shortcut of residual blocks and a small `body` in the place of what they add to it."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """`gain` (a number): what the result is multiplied by."""
+        return scaled_proxy(self.body, x, gain) + (x if gain is None else gain.to(x.dtype) * x)
+
+
 def scaled_proxy(proxy: nn.Module, x: Tensor, gain: Tensor | None) -> Tensor:
     """gain * proxy(x); `proxy` may be folded. Without a gain, proxy(x)."""
-    if isinstance(proxy, (BasicProxy, BottleneckProxy)):
+    if isinstance(proxy, (BasicProxy, BottleneckProxy, BypassedProxy)):
         return proxy(x, gain)
     y: Tensor = proxy(x)
     return y if gain is None else gain.to(y.dtype) * y

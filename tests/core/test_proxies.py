@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nettailor_cli.core.proxies import bottleneck_width, budgeted_width, make_proxy, pool, scaled_proxy
+from nettailor_cli.core.proxies import BypassedProxy, bottleneck_width, budgeted_width, make_proxy, pool, scaled_proxy
 from nettailor_cli.core.scaling import Scaling
 
 
@@ -47,6 +47,14 @@ def test_a_bottleneck_proxy_has_two_convolutions_and_two_batch_norms() -> None:
 
 def test_the_default_width_is_the_released_codes() -> None:
     assert [bottleneck_width(c) for c in (256, 512, 1024, 2048)] == [16, 16, 32, 64]
+
+
+def test_a_bypassed_proxy_adds_its_input_gain_and_all() -> None:
+    torch.manual_seed(0)
+    body = make_proxy("bottleneck", 6, 6, width=2).eval()
+    x, gain = torch.randn(2, 6, 5, 5), torch.tensor(0.25)
+    assert torch.allclose(BypassedProxy(body)(x), x + body(x))
+    assert torch.allclose(scaled_proxy(BypassedProxy(body), x, gain), 0.25 * x + 0.25 * body(x))
 
 
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])

@@ -22,7 +22,7 @@ from nettailor_cli.core.backbones.fitting import checked
 from nettailor_cli.core.backbones.measures import bears, measured
 from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.preprocessing import Preprocessing
-from nettailor_cli.core.proxies import budgeted_width, make_proxy
+from nettailor_cli.core.proxies import BypassedProxy, budgeted_width, make_proxy
 
 
 class Backbone(nn.Module):
@@ -61,7 +61,7 @@ class Backbone(nn.Module):
         self.scalings = measures.scalings
         self.features = measures.features
         self.proxy_kind = parts.proxies
-        self._work = measures.work
+        self._work, self._passes = measures.work, measures.passes
         self.classifier = parts.classifier
         self.left_out = (parts.classifier, *parts.auxiliary)
         self._old_names = parts.old_names
@@ -96,7 +96,10 @@ class Backbone(nn.Module):
         if self.proxy_kind == "budgeted" and width is None:
             work = self._work[sink - 1]
             width = budgeted_width(channels_in, channels_out, usual=work.usual, least=work.least)
-        return make_proxy(self.proxy_kind, channels_in, channels_out, width)
+        proxy = make_proxy(self.proxy_kind, channels_in, channels_out, width)
+        # x_sink is x_source and what the blocks between add to it: when they go, that much stays
+        passed = self.proxy_kind == "budgeted" and all(self._passes[source:sink])
+        return BypassedProxy(proxy) if passed else proxy
 
     def check_size(self, size: int) -> None:
         """Raises UsageError when pictures of `size` x `size` pixels are too small for this network."""

@@ -10,11 +10,12 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from nettailor_cli.core.backbones.decomposition import Parts
 from nettailor_cli.core.backbones.families import TIMM
+from nettailor_cli.core.backbones.tracing import trace
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.scaling import Scaling
 
@@ -36,11 +37,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Measures:
-    """channels of nodes 0..L; scaling and work of blocks 1..L; features: numbers per image behind the pooling."""
+    """channels of nodes 0..L; scaling and work of blocks 1..L; features: numbers per image behind the pooling.
+
+    passes: whether a block adds to its input and passes it on as it is.
+    """
 
     channels: tuple[int, ...]
     scalings: tuple[Scaling, ...]
     work: tuple[Work, ...]
+    passes: tuple[bool, ...]
     features: int
 
 
@@ -60,7 +65,8 @@ def measure(parts: Parts) -> Measures:
     pooled = _run(parts.pooling, torch.empty(1, channels[-1], _SIDE, _SIDE, device="meta"))
     if pooled.dim() != 2:
         raise ValueError(f"its features have {pooled.dim()} dimensions")
-    return Measures(tuple(channels), tuple(scalings), tuple(work), pooled.shape[1])
+    passes = tuple(map(_passes_input, parts.blocks))
+    return Measures(tuple(channels), tuple(scalings), tuple(work), passes, pooled.shape[1])
 
 
 def bears(network: nn.Module, size: int) -> bool:
@@ -114,6 +120,13 @@ def _measure_block(block: nn.Module, channels: int) -> tuple[Scaling, Work, int]
     largest = next(s for s in range(_SIDE, _SIDE + stride) if s + 1 == _SIDE + stride or not as_many(s + 1))
     scaling = Scaling(stride, largest + 1 - stride * side)
     return scaling, Work(usual / side**2, least), first.shape[1]
+
+
+def _passes_input(block: nn.Module) -> bool:
+    try:
+        return trace(block).passes_input
+    except (NotImplementedError, AssertionError, TypeError, fx.proxy.TraceError):  # some of timm's can't be looked into
+        return False
 
 
 def _run(module: nn.Module, x: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from nettailor_cli.core.backbones.tracing import Traced, is_sum, module_of
 from nettailor_cli.core.deploy.plan import Step
-from nettailor_cli.core.deploy.tracing import Traced, is_sum, module_of
 from nettailor_cli.core.folding import diagonal, fold
 
 _ALIASES = {"downsample_0": "shortcut"}

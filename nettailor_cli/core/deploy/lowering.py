@@ -9,19 +9,20 @@ its alpha instead, and s_l is 1 again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from nettailor_cli.core.backbones.tracing import Traced, trace
 from nettailor_cli.core.deploy.emitting import Emitter, Record, Value, tensors_of
 from nettailor_cli.core.deploy.plan import IMAGE, LOGITS, Plan, Step, needed
-from nettailor_cli.core.deploy.tracing import Traced, trace
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.folding import proxy_convolutions
 from nettailor_cli.core.graph import NOTHING, Path, untouched
+from nettailor_cli.core.proxies import BypassedProxy
 from nettailor_cli.core.scaling import Scaling, between
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
@@ -57,34 +58,40 @@ def _lower(network: Student | Teacher, dtype: torch.dtype) -> tuple[Plan, dict[s
         # an alpha of exactly 0 (a saturated softmax) adds nothing
         paths = [path for path in graph.into(node) if path.alpha > 0]
         traced = {path.sink: trace(blocks[path.sink]) for path in paths if path.is_universal}
-        scale = _scale(paths, traced, build.nodes)
-        terms: list[str] = []
-        values: list[Value] = []
+        passing = [
+            path
+            for path in paths
+            if (traced[node].passes_input if path.is_universal else isinstance(trunk.proxy(path), BypassedProxy))
+        ]
+        scale = _scale(passing, build.nodes)
+        values: dict[str, Value] = {}
+        gains: dict[str, float] = {}
+        names: dict[str, str] = {}
         for path in paths:
-            gain = path.alpha / scale
             if path.is_universal:
-                found = build.block(path, blocks[node], traced[node])
+                found, name = build.block(path, blocks[node], traced[node]), f"block{node}_shortcut"
             else:
                 scaling = between(trunk.scalings, path.source, node)
-                found = [build.proxy(path, trunk.proxy(path), scaling)]
-            values += found
+                found, name = [build.proxy(path, trunk.proxy(path), scaling)], f"bypass{path.source}_{node}"
+                found += [build.nodes[path.source]] if path in passing else []
             for value in found:
-                # what is not made here is the shortcut's input
-                terms.append(
-                    build.emit.multiplied(value, gain, f"block{node}_{'scaled' if value.record else 'shortcut'}")
-                )
-        build.node(node, values, terms, scale)
+                # a shortcut and a bypass of the same node are one term; what is made here is none of them
+                values.setdefault(value.name, value)
+                names.setdefault(value.name, f"block{node}_scaled" if value.record else name)
+                gains[value.name] = gains.get(value.name, 0.0) + path.alpha / scale
+        terms = [build.emit.multiplied(value, gains[key], names[key]) for key, value in values.items()]
+        build.node(node, [*values.values()], terms, scale)
     build.head(graph.last, nn.Sequential(trunk.norm, trunk.pooling), network.head)
     return build.finished(dtype)
 
 
-def _scale(paths: Iterable[Path], traced: Mapping[int, Traced], nodes: Mapping[int, Value]) -> float:
-    """s_l of the node that `paths` lead into."""
-    for path in paths:
-        if path.is_universal and traced[path.sink].passes_input:
-            scale = path.alpha * nodes[path.source].factor
-            return scale if scale >= LEAST_SCALE else 1.0
-    return 1.0
+def _scale(passing: Sequence[Path], nodes: Mapping[int, Value]) -> float:
+    """s_l of the node that the paths `passing` lead into, which pass their source on as it is."""
+    if not passing:
+        return 1.0
+    source = passing[0].source
+    scale = sum(path.alpha for path in passing if path.source == source) * nodes[source].factor
+    return scale if scale >= LEAST_SCALE else 1.0
 
 
 class _Builder:

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nettailor_cli.core.backbones.tracing import trace
 from nettailor_cli.core.deploy.emitting import Emitter, Value, tensors_of
 from nettailor_cli.core.deploy.plan import IMAGE, LOGITS, Plan, Step
 from nettailor_cli.core.deploy.standalone import StandaloneNetwork
-from nettailor_cli.core.deploy.tracing import trace
 from nettailor_cli.core.preprocessing import Preprocessing
 from tests.core.deploy.networks import distance
 

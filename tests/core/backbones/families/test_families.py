@@ -26,6 +26,7 @@ from nettailor_cli.core.folding import fold_proxies
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.models import student_from
 from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.proxies import BypassedProxy
 from nettailor_cli.core.pruning import prune
 from nettailor_cli.core.scaling import between
 from nettailor_cli.core.student import Student
@@ -103,6 +104,45 @@ def test_the_parts_cost_what_the_network_costs(arch: str) -> None:
     assert graph.cost.macs == graph.backbone.macs == macs(network, images_for(arch, 1))
     assert graph.cost.parameters == parameters(network)
     assert type(graph).from_json(graph.to_json()) == graph
+
+
+@arch
+def test_proxies_are_bypassed_where_blocks_that_add_nothing_pass_their_input_on(arch: str) -> None:
+    """With all parameters 0 a residual block gives its input, any other none of it."""
+    backbone = copy.deepcopy(small_backbone(arch))
+    for parameter in backbone.blocks.parameters():
+        nn.init.zeros_(parameter)
+    last, side = len(backbone.blocks), 32
+    for source in range(last):
+        x = start = torch.rand(2, backbone.channels[source], side, side)
+        for sink in range(source + 1, last + 1):
+            with torch.no_grad():
+                x = backbone.activation(backbone.blocks[sink - 1](x))
+            expected = backbone.proxy_kind == "budgeted" and torch.equal(x, start)
+            assert isinstance(backbone.make_proxy(source, sink), BypassedProxy) == expected, (source, sink)
+
+
+@pytest.mark.parametrize(("arch", "bypassed"), [("mobilenet_v2", 2), ("convnext_tiny", 4)])
+def test_bypassed_proxies_that_reach_far_are_exported_with_the_shortcuts_beside_them(arch: str, bypassed: int) -> None:
+    backbone = small_backbone(arch)
+    graph = student_graph(backbone, CLASSES, skips=3)
+    student = Student(copy.deepcopy(backbone), graph, CLASSES)
+    generator = torch.Generator().manual_seed(3)
+    student.start_fresh(generator)
+    with torch.no_grad():
+        student.attention.logits.normal_(0, 1, generator=generator)
+        for parameter in student.proxies.parameters():
+            if parameter.dim() == 4:
+                parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
+    student.eval().double()
+    assert sum(isinstance(proxy, BypassedProxy) for proxy in student.proxies.values()) == bypassed
+    images = pictures_for(arch)
+    plan, tensors = lower(student, torch.float64)
+    standalone = StandaloneNetwork(plan, tensors, backbone.preprocessing, "logits").eval()
+    with torch.inference_mode():
+        expected = student(normalised(images)).logits
+        assert distance(standalone(images), expected) < 1e-9
+        assert distance(fold_proxies(fold_proxies(student))(normalised(images)).logits, expected) < 1e-9
 
 
 @arch
