@@ -67,7 +67,7 @@ def pretrained(plan: Plan) -> Path:
 def main() -> None:
     options = parser(__doc__, out="runs/recipes/decathlon", backbone=f"decathlon_wrn26.{TAG}", sets=tuple(SIZES))
     arguments = options.parse_args()
-    miniature = Miniature("lay_out_decathlon", backbone=f"resnet18.{TAG}", size=None)
+    miniature = Miniature("lay_out_decathlon", backbone=f"decathlon_wrn26.{TAG}", size=None)
     plan, _ = plan_of(arguments, CANDIDATES, miniature)
     ours = plan.weights is None
     if ours:

@@ -3,8 +3,8 @@
     python examples/results/families.py --data DATA/gtsrb mobilenet_v3_small.tiny=FILE timm/efficientnet_lite0=FILE
 
 Every backbone is ARCH.TAG=FILE, or ARCH.TAG alone for one that nettailor finds or downloads itself. One seed, default
-settings at --size; `prune` as by default, to 60 % of the MACs or less. Accuracy on test is taken once, of teacher and
-model. Goes on where it was stopped. Results: OUT/results.csv, and a table on stdout.
+settings (or those of --config) at --size; `prune` as by default, to 60 % of the MACs or less. Accuracy on test is taken
+once, of teacher and model. Goes on where it was stopped. Results: OUT/results.csv, and a table on stdout.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def row(backbone: str, weights: str, arguments: argparse.Namespace) -> dict[str,
     common += [f"--{name}={value}" for name, value in (("group", arguments.group),) if value]
     common += ["--no-flip"] if arguments.no_flip else []
     precision = ["--precision", arguments.precision]
+    precision += ["--config", arguments.config] if arguments.config else []
     teacher, student = run / "teacher.safetensors", run / "student.safetensors"
     pruned, model = run / "pruned.safetensors", run / "model.safetensors"
     taught = make(teacher, "teach", *common, *precision, "--run", run)
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--group", help="see nettailor teach")
     parser.add_argument("--no-flip", action="store_true", help="see nettailor teach")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--config", type=Path, help="settings other than the defaults, see nettailor teach")
     arguments = parser.parse_args()
     rows = [row(*backbone.partition("=")[::2], arguments) for backbone in arguments.backbones]
     with (arguments.out / "results.csv").open("w", newline="") as stream:

@@ -4,7 +4,7 @@ Where an alpha goes: into the last convolution of its path, and into the shortcu
 has no weights to take it up, so node l is stored as y_l = x_l / s_l with s_l = alpha_l * s_{l-1}: then it adds y_{l-1}
 as it is, and whoever reads y_l has s_l in his own weights (see `emitting.py`). From node to node s_l may become small
 and y_l large, which half precision does not bear; below LEAST_SCALE the shortcut gets a depthwise 1x1 convolution with
-its alpha instead, and s_l is 1 again.
+its alpha instead, and s_l is 1 again. What bypasses a proxy is a shortcut like any other.
 """
 
 from __future__ import annotations
