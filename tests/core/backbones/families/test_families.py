@@ -63,9 +63,9 @@ def graph_of(arch: str) -> Graph:
     return student_graph(small_backbone(arch), CLASSES, skips=1)
 
 
-def loud_student(arch: str, backbone: Backbone) -> Student:
+def loud_student(backbone: Backbone, graph: Graph) -> Student:
     """With proxies as loud as the blocks, in evaluation mode."""
-    student = Student(backbone, graph_of(arch), CLASSES)
+    student = Student(backbone, graph, CLASSES)
     generator = torch.Generator().manual_seed(5)
     student.start_fresh(generator)
     with torch.no_grad():
@@ -125,16 +125,7 @@ def test_proxies_are_bypassed_where_blocks_that_add_nothing_pass_their_input_on(
 @pytest.mark.parametrize(("arch", "bypassed"), [("mobilenet_v2", 2), ("convnext_tiny", 4)])
 def test_bypassed_proxies_that_reach_far_are_exported_with_the_shortcuts_beside_them(arch: str, bypassed: int) -> None:
     backbone = small_backbone(arch)
-    graph = student_graph(backbone, CLASSES, skips=3)
-    student = Student(copy.deepcopy(backbone), graph, CLASSES)
-    generator = torch.Generator().manual_seed(3)
-    student.start_fresh(generator)
-    with torch.no_grad():
-        student.attention.logits.normal_(0, 1, generator=generator)
-        for parameter in student.proxies.parameters():
-            if parameter.dim() == 4:
-                parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
-    student.eval().double()
+    student = loud_student(copy.deepcopy(backbone), student_graph(backbone, CLASSES, skips=3)).double()
     assert sum(isinstance(proxy, BypassedProxy) for proxy in student.proxies.values()) == bypassed
     images = pictures_for(arch)
     plan, tensors = lower(student, torch.float64)
@@ -319,7 +310,7 @@ def test_lowered_it_computes_the_same(arch: str, kind: str) -> None:
         network: Student | Teacher = Teacher(backbone, CLASSES)
         network.start_fresh(torch.Generator().manual_seed(1))
     else:
-        network = loud_student(arch, backbone)
+        network = loud_student(backbone, graph_of(arch))
         if kind == "pruned":
             graph = prune(network.attended_graph(), len(backbone.blocks) // 2, 0.1).graph
             proxies, smaller = network.proxies, Student(backbone, graph, CLASSES)
@@ -339,7 +330,7 @@ def test_lowered_it_computes_the_same(arch: str, kind: str) -> None:
 def test_the_exported_file_computes_the_same(arch: str, form: str, tmp_path: Path) -> None:
     if form == "pt2" and arch not in ("convnext_tiny", "shufflenet_v2_x0_5", "vgg11_bn"):
         pytest.skip("torch.export takes seconds; these three have all the operations that the runtime traces")
-    student = loud_student(arch, copy.deepcopy(small_backbone(arch)))
+    student = loud_student(copy.deepcopy(small_backbone(arch)), graph_of(arch))
     plan, tensors = lower(student)
     network = StandaloneNetwork(plan, tensors, Preprocessing(SMALL[arch][1]), "probabilities").eval()
     document = {
