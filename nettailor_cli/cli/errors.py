@@ -6,12 +6,13 @@ or file   3 a gate was not met   130 Ctrl-C   143 SIGTERM
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
@@ -45,16 +46,11 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
-            processes.leave()
-            if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a full disk or a reader that has gone can still be told
+            with reader_may_go():
+                command(*args, **kwargs)
+                processes.leave()
         except (typer.Exit, typer.Abort):
             raise
-        except BrokenPipeError:
-            # the reader has seen enough (`| head`); Python would complain when it flushes stdout at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
         except BaseException as error:
             if os.environ.get("NETTAILOR_DEBUG") == "1":
                 raise
@@ -63,6 +59,25 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(processes.fail(code, lambda: Output().error(lines, hint))) from None
 
     return wrapped
+
+
+@contextlib.contextmanager
+def reader_may_go() -> Iterator[None]:
+    """A reader of standard output that has seen enough (`| head`) ends the command, with exit code 0."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a full disk or a reader that has gone can still be told
+    except BrokenPipeError:
+        # Python would complain when it flushes stdout at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except SystemExit as ending:
+        if isinstance(ending.__context__, BrokenPipeError):  # from rich, which prints --help
+            raise typer.Exit(0) from None
+        raise
 
 
 def _explain(error: BaseException) -> tuple[str, str, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from typer.core import TyperGroup
 
+from nettailor_cli.cli.errors import reader_may_go
 from nettailor_cli.core.printable import harmless
 
 
@@ -15,11 +16,11 @@ class Group(TyperGroup):
     """A wrong word may be the name of a file: a shell puts those that begin with - in the place of a pattern, too."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _harmless_errors():
+        with _harmless_errors(), reader_may_go():  # of --help
             return super().make_context(*args, **kwargs)
 
     def invoke(self, *args: Any, **kwargs: Any) -> Any:
-        with _harmless_errors():
+        with _harmless_errors(), reader_may_go():
             return super().invoke(*args, **kwargs)
 
 

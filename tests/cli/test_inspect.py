@@ -132,9 +132,10 @@ def test_strange_class_names_stay_harmless(shop: Workshop, tmp_path: Path) -> No
 
 def test_a_reader_that_leaves_early_is_no_error(shop: Workshop) -> None:
     """`nettailor inspect FILE | head -0`"""
-    for args in ((), ("--json",)):
+    model = shop.run / "model.safetensors"
+    for args in (("inspect", model), ("inspect", model, "--json"), ("--help",), ("backbones", "--help")):
         child = subprocess.Popen(
-            command("inspect", shop.run / "model.safetensors", *args),
+            command(*args),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert child.stdout is not None and child.stderr is not None
