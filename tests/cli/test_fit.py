@@ -262,7 +262,7 @@ def test_resume_leaves_a_model_alone_that_fit_did_not_write(shop: Workshop, tmp_
     refuses("fit", "--run", run, "--resume", says=["model.safetensors is there already"])
 
 
-def test_a_sweep_within_no_tolerance_exits_3_with_the_most_accurate(run: Path, config: Path) -> None:
+def test_within_no_tolerance_it_goes_on_from_the_most_accurate_and_exits_3(run: Path, config: Path) -> None:
     """The teacher of one epoch is beaten by nobody who has to be better by nothing and is told that it is perfect."""
     document = read_document(run / "student.safetensors")
     for name in ("student", "teacher"):
@@ -272,5 +272,9 @@ def test_a_sweep_within_no_tolerance_exits_3_with_the_most_accurate(run: Path, c
         file.unlink()
         delta.write(file, replace(own, metrics=metrics), tensors)
     options = ("--run", run, *MACHINE, "--config", config, "--tolerance", 0, "--folds", 1)
-    refuses("fit", *options, code=3, says=["is the most accurate"])
+    refuses("fit", *options, code=3, says=["nothing is within 0 points of the teacher", "is the most accurate"])
+    chosen = (run / "model.safetensors").read_bytes()
     assert read_document(run / "model.safetensors").settings["fit"]["met"] is False
+    before = files(run)
+    refuses("fit", *options, "--resume", code=3, says=["is the most accurate"])
+    assert (run / "model.safetensors").read_bytes() == chosen and files(run) == before

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 CANDIDATE, BASELINE = "candidate", "baseline"
+ROUNDING = 5e-7
+"""Points of accuracy: half a millionth is rounding, not a picture."""
 
 
 def standard_error(accuracy: float, images: int) -> float:
@@ -80,8 +82,7 @@ class Wanted:
 
     def accepts(self, row: Row) -> bool:
         """Whether `row` is accurate enough."""
-        # half a millionth of a point is rounding, not a picture
-        return self.accuracy is None or row.accuracy >= self.accuracy - 5e-7
+        return self.accuracy is None or row.accuracy >= self.accuracy - ROUNDING
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,18 @@ class Choice:
     reason: str
 
 
+def most_accurate(rows: Iterable[Row]) -> Row:
+    """Of the candidates that were not given up, of which there is one; of equal ones the leanest."""
+    found = [row for row in rows if row.kind == CANDIDATE and not row.given_up]
+    return max(found, key=lambda row: (row.accuracy, -row.macs))
+
+
 def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
     """The leanest candidate within the tolerance and the budgets; without a tolerance, the most accurate inside them.
 
-    When no candidate is: the most accurate inside the budgets, or else the closest to them. What was given up halfway
-    is chosen only where there is nothing else, and is never good enough. `rows` holds at least one candidate.
+    When no candidate is: the leanest within the tolerance of the most accurate one inside the budgets, or else the
+    closest to them. What was given up halfway is chosen only where there is nothing else, and is never good enough.
+    `rows` holds at least one candidate.
     """
     candidates = [row for row in rows if row.kind == CANDIDATE and not row.given_up]
     if not candidates:
@@ -112,9 +120,12 @@ def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
         if good:
             row = min(good, key=lambda row: (row.macs, -row.accuracy))
             return Choice(row, True, f"{row.name} is the leanest within the tolerance{_noise(row, wanted.accuracy)}")
-        row = max(affordable, key=lambda row: (row.accuracy, -row.macs))
-        return Choice(row, False, f"no candidate is within the tolerance; {row.name} is the most accurate")
-    row = max(affordable, key=lambda row: (row.accuracy, -row.macs))
+        best = most_accurate(affordable)
+        least = best.accuracy - (wanted.tolerance or 0.0) - ROUNDING
+        row = min((row for row in affordable if row.accuracy >= least), key=lambda row: (row.macs, -row.accuracy))
+        of = "" if row is best else f" the leanest within it of {best.name}, which is"
+        return Choice(row, False, f"no candidate is within the tolerance; {row.name} is{of} the most accurate")
+    row = most_accurate(affordable)
     return Choice(row, True, f"{row.name} is the most accurate inside the budget")
 
 

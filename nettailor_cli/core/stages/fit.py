@@ -24,7 +24,17 @@ from nettailor_cli.core.files import write_text
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.pruning import drop_weak_proxies, is_whole, remove_blocks
 from nettailor_cli.core.search.asked import GRADUAL, SWEEP
-from nettailor_cli.core.search.choice import BASELINE, CANDIDATE, Choice, Row, Wanted, choose, standard_error
+from nettailor_cli.core.search.choice import (
+    BASELINE,
+    CANDIDATE,
+    ROUNDING,
+    Choice,
+    Row,
+    Wanted,
+    choose,
+    most_accurate,
+    standard_error,
+)
 from nettailor_cli.core.search.probing import first_probe, next_probe
 from nettailor_cli.core.search.ranking import weakest
 from nettailor_cli.core.settings import TAILOR, TEACH
@@ -34,13 +44,13 @@ from nettailor_cli.core.stages.carry_out import Part
 SHRINKING = 0.4
 """Share of the epochs of fine-tuning that taking out all blocks, one by one, would cost."""
 
-RECOVERY = 1.0
-"""Points that the full training is trusted to win back over the short one."""
+RECOVERY = 8.0
+"""Points that the full training is trusted to win back over the short one: where to begin. It wins back up to 40."""
 
 HOPELESS = 8.0
 """Points, beside chance, below what is wanted at which a full training is given up before its end."""
 
-LOST = 15.0
+LOST = 40.0
 """Points, beside chance, below what is wanted at which shrinking ends: no training brings that back."""
 
 SWAP_REACH = 2
@@ -79,6 +89,7 @@ class Search:
         self.main = self.folds[0]
         self.epochs = self.main.settings.epochs
         self.prefix = self.main.student[0].shared_prefix
+        self.aim = self.wanted.accuracy
         self.length = SHRINKING * self.epochs / self.main.student[0].graph.last  # of a short training, in epochs
 
     def go(self) -> tuple[Choice, list[Row]]:
@@ -148,20 +159,36 @@ class Search:
                     break
 
     def _find_the_edge(self, chains: dict[int, list[Delta]], length: int, full: Callable[[int], Row]) -> None:
-        """Full trainings around the number of blocks from which on the tolerance is missed."""
-        assert self.wanted.accuracy is not None
-        tried: dict[int, bool] = {}
+        """Full trainings around the number of blocks from which on the tolerance is missed.
+
+        Where nothing comes within the tolerance of the teacher, that of the most accurate candidate counts: a network
+        as large as the backbone and not quite as good is of no use to anybody.
+        """
         screened = [self._mean([chain[k][0] for chain in chains.values()]) for k in range(length)]
-        start = first_probe(screened, self.wanted.accuracy, RECOVERY)
-        while (k := next_probe(tried, screened, start)) is not None:
-            row = full(k)
-            tried[k] = not row.given_up and self.wanted.accepts(row)
-        good = max((k for k, within in tried.items() if within), default=None)
+        good = self._edge(screened, full)
+        if good is None and self.wanted.tolerance is not None:
+            best = most_accurate(self.rows.values())
+            self.aim = best.accuracy - self.wanted.tolerance
+            tolerance, reached = f"{self.wanted.tolerance:g} points", f"{best.name} with {best.accuracy:.1f} %"
+            self.main.job.progress.note(
+                f"search: nothing is within {tolerance} of the teacher; from {reached} it goes on"
+            )
+            good = self._edge(screened, full)
         if good is None:
             return
         if good + 1 < length and len(self.folds) == 1:  # with several folds each would swap other blocks
             self._swapped(chains[id(self.main)][good + 1], good + 1)
         self._with_fewer_proxies(chains, good)
+
+    def _edge(self, screened: list[float], full: Callable[[int], Row]) -> int | None:
+        """The largest number of blocks to go for which a full training comes up to the aim; None: not even none."""
+        assert self.aim is not None
+        tried: dict[int, bool] = {}
+        start = first_probe(screened, self.aim, RECOVERY)
+        while (k := next_probe(tried, screened, start)) is not None:
+            row = full(k)
+            tried[k] = not row.given_up and row.accuracy >= self.aim - ROUNDING
+        return max((k for k, within in tried.items() if within), default=None)
 
     def _shrink(self) -> dict[int, list[Delta]]:
         """For every fold, its student with 0, 1, 2, ... blocks removed, each after a short training."""
@@ -285,15 +312,18 @@ class Search:
 
     def _is_out_of_reach(self, documents: Sequence[ModelDocument]) -> bool:
         """Whether these folds have so many errors that even without one in the others too few would be right."""
-        if self.wanted.accuracy is None or len(documents) == len(self.folds):
+        if self.aim is None or len(documents) == len(self.folds):
             return False
         images = sum(fold.student[0].metrics["teacher"]["images"] for fold in self.folds)
         metrics = [document.metrics[delta.MODEL] for document in documents]
         wrong = sum((1 - metric["accuracy"] / 100) * metric["images"] for metric in metrics)
-        return 100 * (1 - wrong / images) < self.wanted.accuracy - 5e-7
+        return 100 * (1 - wrong / images) < self.aim - ROUNDING
 
     def _floor(self, fold: Fold, points: float) -> float:
-        """So many points, and two standard errors, below what is wanted in this fold; 0 where no accuracy is."""
+        """So many points, and two standard errors, below what is wanted in this fold; 0 where no accuracy is.
+
+        Never lower, whatever the aim: what was given up once stays so, after --resume as well.
+        """
         if self.wanted.tolerance is None:
             return 0.0
         images = fold.student[0].metrics["teacher"]["images"]

@@ -68,6 +68,15 @@ def test_a_tolerance_inside_a_budget() -> None:
     assert not choose(ROWS, Wanted(90.0, macs=600)).met
 
 
+def test_within_no_tolerance_the_leanest_within_it_of_the_most_accurate() -> None:
+    rows = [row("a", 90.0, 900), row("b", 91.0, 700), row("c", 90.6, 500), row("d", 90.4, 300)]
+    choice = choose(rows, Wanted(95.0, tolerance=0.5))
+    assert (choice.row.name, choice.met) == ("c", False)
+    assert "c is the leanest within it of b, which is the most accurate" in choice.reason
+    assert choose(rows, Wanted(95.0, tolerance=0.1)).reason.endswith("; b is the most accurate")
+    assert choose(rows, Wanted(95.0, tolerance=0.5, macs=400)).row.name == "d"
+
+
 def test_baselines_and_what_was_given_up_are_never_chosen() -> None:
     rows = [*ROWS, row("lean", 95.0, 10, kind=BASELINE), row("half", 95.0, 20, given_up=True)]
     assert choose(rows, Wanted(accuracy=90.0)).row.name == "b"

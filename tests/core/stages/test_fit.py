@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from nettailor_cli.core.search.choice import Wanted
 from nettailor_cli.core.stages.fit import Search
 
 IMAGES = (7, 5, 8)
@@ -16,7 +15,7 @@ IMAGES = (7, 5, 8)
 
 def search(accuracy: float | None) -> Search:
     made = Search.__new__(Search)
-    made.wanted = Wanted(accuracy)
+    made.aim = accuracy
     made.folds = [SimpleNamespace(student=(with_metric("teacher", 100.0, n),)) for n in IMAGES]  # type: ignore[misc]
     return made
 
