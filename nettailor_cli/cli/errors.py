@@ -65,11 +65,9 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 def reader_may_go() -> Iterator[None]:
     """A reader of standard output that has seen enough (`| head`) ends the command, with exit code 0."""
     try:
-        try:
-            yield
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a full disk or a reader that has gone can still be told
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a full disk or a reader that has gone can still be told
     except BrokenPipeError:
         # Python would complain when it flushes stdout at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

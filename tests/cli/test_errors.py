@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
+import typer
 from torch import Tensor
 
-from nettailor_cli.cli.errors import _explain, exit_code
+from nettailor_cli.cli.errors import _explain, exit_code, reader_may_go
 from nettailor_cli.core import files
 from nettailor_cli.core.data import Batch
 from nettailor_cli.core.errors import (
@@ -388,3 +391,16 @@ class TestWhatErrorsMean:
         for args in (("inspect", "nothing"), ("evaluate", "nothing", "--data", shop.data), ("prune", "nothing")):
             result = nettailor(*args, "--json")
             assert result.code == 2 and result.out == "" and result.err.startswith("error: ")
+
+
+def test_a_reader_that_has_gone_hides_no_other_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that was not met stays one, though there is still output that nobody will read."""
+
+    class Gone(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with pytest.raises(typer.Exit) as ending, reader_may_go():
+        raise typer.Exit(3)
+    assert ending.value.exit_code == 3
