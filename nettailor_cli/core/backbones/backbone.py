@@ -61,7 +61,7 @@ class Backbone(nn.Module):
         self.scalings = measures.scalings
         self.features = measures.features
         self.proxy_kind = parts.proxies
-        self._work, self._passes = measures.work, measures.passes
+        self._work, self._bypassed = measures.work, measures.bypassed
         self.classifier = parts.classifier
         self.left_out = (parts.classifier, *parts.auxiliary)
         self._old_names = parts.old_names
@@ -98,8 +98,7 @@ class Backbone(nn.Module):
             width = budgeted_width(channels_in, channels_out, usual=work.usual, least=work.least)
         proxy = make_proxy(self.proxy_kind, channels_in, channels_out, width)
         # x_sink is x_source and what the blocks between add to it: when they go, that much stays
-        passed = self.proxy_kind == "budgeted" and all(self._passes[source:sink])
-        return BypassedProxy(proxy) if passed else proxy
+        return BypassedProxy(proxy) if all(self._bypassed[source:sink]) else proxy
 
     def check_size(self, size: int) -> None:
         """Raises UsageError when pictures of `size` x `size` pixels are too small for this network."""

@@ -39,13 +39,13 @@ class Work:
 class Measures:
     """channels of nodes 0..L; scaling and work of blocks 1..L; features: numbers per image behind the pooling.
 
-    passes: whether a block adds to its input and passes it on as it is.
+    bypassed: whether a block adds to its input and passes it on as it is, and proxies in its place are to do so, too.
     """
 
     channels: tuple[int, ...]
     scalings: tuple[Scaling, ...]
     work: tuple[Work, ...]
-    passes: tuple[bool, ...]
+    bypassed: tuple[bool, ...]
     features: int
 
 
@@ -65,8 +65,8 @@ def measure(parts: Parts) -> Measures:
     pooled = _run(parts.pooling, torch.empty(1, channels[-1], _SIDE, _SIDE, device="meta"))
     if pooled.dim() != 2:
         raise ValueError(f"its features have {pooled.dim()} dimensions")
-    passes = tuple(map(_passes_input, parts.blocks))
-    return Measures(tuple(channels), tuple(scalings), tuple(work), passes, pooled.shape[1])
+    bypassed = tuple(parts.proxies == "budgeted" and _passes_input(block) for block in parts.blocks)
+    return Measures(tuple(channels), tuple(scalings), tuple(work), bypassed, pooled.shape[1])
 
 
 def bears(network: nn.Module, size: int) -> bool:

@@ -10,7 +10,7 @@ its alpha instead, and s_l is 1 again. What bypasses a proxy is a shortcut like 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,9 +64,7 @@ def _lower(network: Student | Teacher, dtype: torch.dtype) -> tuple[Plan, dict[s
             if (traced[node].passes_input if path.is_universal else isinstance(trunk.proxy(path), BypassedProxy))
         ]
         scale = _scale(passing, build.nodes)
-        values: dict[str, Value] = {}
-        gains: dict[str, float] = {}
-        names: dict[str, str] = {}
+        terms: dict[str, _Term] = {}
         for path in paths:
             if path.is_universal:
                 found, name = build.block(path, blocks[node], traced[node]), f"block{node}_shortcut"
@@ -76,11 +74,9 @@ def _lower(network: Student | Teacher, dtype: torch.dtype) -> tuple[Plan, dict[s
                 found += [build.nodes[path.source]] if path in passing else []
             for value in found:
                 # a shortcut and a bypass of the same node are one term; what is made here is none of them
-                values.setdefault(value.name, value)
-                names.setdefault(value.name, f"block{node}_scaled" if value.record else name)
-                gains[value.name] = gains.get(value.name, 0.0) + path.alpha / scale
-        terms = [build.emit.multiplied(value, gains[key], names[key]) for key, value in values.items()]
-        build.node(node, [*values.values()], terms, scale)
+                label = f"block{node}_scaled" if value.record else name
+                terms.setdefault(value.name, _Term(value, label)).gain += path.alpha / scale
+        build.node(node, [*terms.values()], scale)
     build.head(graph.last, nn.Sequential(trunk.norm, trunk.pooling), network.head)
     return build.finished(dtype)
 
@@ -92,6 +88,15 @@ def _scale(passing: Sequence[Path], nodes: Mapping[int, Value]) -> float:
     source = passing[0].source
     scale = sum(path.alpha for path in passing if path.source == source) * nodes[source].factor
     return scale if scale >= LEAST_SCALE else 1.0
+
+
+@dataclass
+class _Term:
+    """`gain` times `value` goes into a node; where that takes a step of its own, it is called `name`."""
+
+    value: Value
+    name: str
+    gain: float = 0.0
 
 
 class _Builder:
@@ -128,13 +133,15 @@ class _Builder:
                 x = self.emit.relu(x, name)
         return x
 
-    def node(self, node: int, values: list[Value], terms: list[str], scale: float) -> None:
-        """The sum of `terms`, which hold `values` with their alphas, and the ReLU if there is one."""
-        if len(terms) > 1:
-            value = self.emit.sum_of(terms, _node(node), values[0].channels)
+    def node(self, node: int, terms: list[_Term], scale: float) -> None:
+        """The sum of `terms` with their gains, and the ReLU if there is one."""
+        names = [self.emit.multiplied(term.value, term.gain, term.name) for term in terms]
+        first = terms[0].value
+        if len(names) > 1:
+            value = self.emit.sum_of(names, _node(node), first.channels)
         else:  # a single path with a single term: what makes it makes the node
-            value = replace(values[0], name=terms[0], factor=1.0)
-            value = self.emit.renamed(value, _node(node)) if terms[0] == values[0].name else value.alone
+            value = replace(first, name=names[0], factor=1.0)
+            value = self.emit.renamed(value, _node(node)) if names[0] == first.name else value.alone
         if self.activated:
             value = self.emit.relu(value, f"{_node(node)}_relu")
         self.nodes[node] = replace(value, factor=scale).alone
