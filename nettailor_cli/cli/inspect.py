@@ -207,15 +207,15 @@ def _nodes(document: ModelDocument) -> Table:
             continue
         universal = next((path for path in paths if path.is_universal), None)
         proxies = [path for path in paths if not path.is_universal]
-        own = total(path.cost for path in proxies)
+        own = total(path.task_cost for path in paths)
         cost = total(path.cost for path in paths)
         table.add_row(
             str(node),
             "kept" if universal else Text("removed", style="dim"),
             f"{universal.alpha:.2f}" if universal else "",
             ", ".join(f"{path.source} ({path.alpha:.2f})" for path in proxies),
-            millions(universal.cost.parameters) if universal else "",
-            millions(own.parameters) if proxies else "",
+            millions(universal.universal_cost.parameters) if universal else "",
+            millions(own.parameters) if own.parameters else "",
             macs(cost.macs),
         )
     if graph.pooling.parameters:
@@ -249,6 +249,10 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
         table = tailored["latency_table"]
         text = f"the parts' sum at batch {tailored['latency_batch']}, table {table['digest'][:12]}: {table['machine']}"
         lines.append(("latency", text))
+    own = ["scales and shifts"] if document.shaping["bn_affine"] == "tuned" else []
+    own += [f"adapters of rank {rank}"] if (rank := document.shaping["adapter_rank"]) else []
+    if own:
+        lines.append(("inside", f"{' and '.join(own)} of the task's own in the universal blocks"))
     if prefix := document.shared_prefix:
         lines.append(("prefix", f"blocks 1 to {prefix} alone, never pruned: tasks on one backbone can share them"))
     for name, text in lines:

@@ -18,9 +18,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from nettailor_cli.core.adapters import with_own_parts
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.errors import UsageError
-from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph, Path, sources_of_proxies, untouched
+from nettailor_cli.core.graph import NOTHING, PROXY, UNIVERSAL, Cost, Graph, Path, sources_of_proxies, untouched
 from nettailor_cli.core.proxies import pool
 from nettailor_cli.core.scaling import between
 from nettailor_cli.core.student import PROXY_LOGIT, UNIVERSAL_LOGIT
@@ -108,11 +109,19 @@ def untouched_graph(backbone: Backbone, classes: int) -> Graph:
 
 
 def student_graph(
-    backbone: Backbone, classes: int, *, skips: int | None, proxy_width: int | None = None, shared_prefix: int = 0
+    backbone: Backbone,
+    classes: int,
+    *,
+    skips: int | None,
+    proxy_width: int | None = None,
+    shared_prefix: int = 0,
+    bn_affine: str = "frozen",
+    adapter_rank: int = 0,
 ) -> Graph:
     """A fresh student's graph: every universal block, and the proxies of the `skips` closest nodes (None: all).
 
-    Nodes 1..`shared_prefix` have the universal path alone. Raises UsageError when there are fewer blocks.
+    Nodes 1..`shared_prefix` have the universal path alone, with nothing of the task's own in it; the others' blocks
+    have what `adapters.with_own_parts` says. Raises UsageError when there are fewer blocks.
     """
     if shared_prefix > len(backbone.blocks):
         raise UsageError(f"--shared-prefix {shared_prefix}: {backbone.name} has {len(backbone.blocks)} blocks")
@@ -122,8 +131,8 @@ def student_graph(
         sources = sources_of_proxies(node, skips)
         logits = torch.tensor([UNIVERSAL_LOGIT] + [PROXY_LOGIT] * len(sources), dtype=torch.float64)
         alphas = logits.softmax(dim=0).tolist()
-        universal = paths[node - 1]
-        paths[node - 1] = Path(universal.source, node, UNIVERSAL, alphas[0], universal.cost)
+        cost, own = counter.block(node, bn_affine, adapter_rank)
+        paths[node - 1] = Path(node - 1, node, UNIVERSAL, alphas[0], cost, own)
         paths += [
             Path(source, node, PROXY, alpha, counter.proxy(source, node, proxy_width))
             for source, alpha in zip(sources, alphas[1:], strict=True)
@@ -155,6 +164,17 @@ class _Counter:
         )
         backbone.train(training)
         self._seen: dict[tuple[object, ...], Cost] = {}
+
+    def block(self, node: int, bn_affine: str, adapter_rank: int) -> tuple[Cost, Cost]:
+        """What block `node` costs with a task's own parts inside, and what these cost."""
+        block, cost = self.backbone.blocks[node - 1], self.untouched.blocks[node - 1]
+        adapted = with_own_parts(block, bn_affine=bn_affine, adapter_rank=adapter_rank)
+        if adapted is block:
+            return cost, NOTHING
+        x, shared = self.nodes[node - 1], {id(parameter) for parameter in block.parameters()}
+        own = sum(parameter.numel() for parameter in adapted.parameters() if id(parameter) not in shared)
+        whole = Cost(parameters(adapted), macs(adapted.to(x.device), x)) if adapter_rank else cost
+        return whole, Cost(own, whole.macs - cost.macs, 0.0)
 
     def proxy(self, source: int, sink: int, width: int | None) -> Cost:
         x = pool(self.nodes[source], between(self.backbone.scalings, source, sink))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
+SHAPING = {"bn_stats": "frozen", "bn_affine": "frozen", "adapter_rank": 0, "proxy_width": None}
+"""The settings that shape a student beside its graph, as `Student` takes them, with what a file means that has none."""
+
 TEACHER, STUDENT, PRUNED, MODEL = "teacher", "student", "pruned", "model"
 STAGES = (TEACHER, STUDENT, PRUNED, MODEL)
 
@@ -33,7 +36,7 @@ class ModelDocument:
     """What a model file says of itself.
 
     stage: one of STAGES. backbone, fingerprint: which backbone it stands on. classes: names, as the logits are ordered.
-    student: the settings that shape the network (bn_stats, proxy_width, shared_prefix). data: summary, digest and split
+    student: the settings that shape the network (`SHAPING` and shared_prefix). data: summary, digest and split
     of the images. settings: resolved settings per stage so far. metrics: name -> {"split": ..., "accuracy": percent,
     ...}. environment: stage -> the machine and the versions that it was trained with; older files have none.
     """
@@ -50,6 +53,11 @@ class ModelDocument:
     metrics: dict[str, Any]
     package: str = __version__
     environment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """The settings that shape the network beside its graph, as `Student` takes them."""
+        return {name: self.student.get(name, usual) for name, usual in SHAPING.items()}
 
     @property
     def shared_prefix(self) -> int:

@@ -43,17 +43,33 @@ def total(costs: Iterable[Cost]) -> Cost:
 
 @dataclass(frozen=True)
 class Path:
-    """One way into node `sink`, with its attention weight `alpha` in [0, 1]."""
+    """One way into node `sink`, with its attention weight `alpha` in [0, 1].
+
+    `own` is what is the task's own of a universal block's `cost`: see `core.adapters`. All of a proxy is.
+    """
 
     source: int
     sink: int
     kind: str
     alpha: float
     cost: Cost
+    own: Cost = NOTHING
 
     @property
     def is_universal(self) -> bool:
         return self.kind == UNIVERSAL
+
+    @property
+    def task_cost(self) -> Cost:
+        """What is this task's own of it."""
+        return self.own if self.is_universal else self.cost
+
+    @property
+    def universal_cost(self) -> Cost:
+        """What is the backbone's of it. Nobody measures the two apart, so the time of both is here."""
+        if not self.is_universal:
+            return NOTHING
+        return Cost(self.cost.parameters - self.own.parameters, self.cost.macs - self.own.macs, self.cost.latency)
 
     @property
     def name(self) -> str:
@@ -116,12 +132,12 @@ class Graph:
     @property
     def universal_cost(self) -> Cost:
         """What this student uses of the backbone: stem, pooling and the universal blocks that it keeps."""
-        return self.stem + total(path.cost for path in self.universal) + self.pooling
+        return self.stem + total(path.universal_cost for path in self.paths) + self.pooling
 
     @property
     def task_cost(self) -> Cost:
-        """What is this task's own: proxies and classifier."""
-        return self.head + total(path.cost for path in self.proxies)
+        """What is this task's own: proxies, classifier, and what it has inside universal blocks."""
+        return self.head + total(path.task_cost for path in self.paths)
 
     @property
     def cost(self) -> Cost:
@@ -156,7 +172,14 @@ class Graph:
             **({} if self.pooling == NOTHING else {"pooling": _cost_to_json(replace(self.pooling, latency=None))}),
             "blocks": [_cost_to_json(block) for block in self.blocks],
             "paths": [
-                {"source": p.source, "sink": p.sink, "kind": p.kind, "alpha": p.alpha, **_cost_to_json(p.cost)}
+                {
+                    "source": p.source,
+                    "sink": p.sink,
+                    "kind": p.kind,
+                    "alpha": p.alpha,
+                    **_cost_to_json(p.cost),
+                    **({} if p.own == NOTHING else {"own": _cost_to_json(replace(p.own, latency=None))}),
+                }
                 for p in self.paths
             ],
         }
@@ -192,6 +215,10 @@ class Graph:
                 raise ValueError(f"a universal block from node {path.source} to node {path.sink}")
             if not (math.isfinite(path.alpha) and 0 <= path.alpha <= 1):
                 raise ValueError(f"alpha {path.alpha} of {path.name} is not in [0, 1]")
+            if path.own != NOTHING and not path.is_universal:
+                raise ValueError(f"all of {path.name} is the task's own")
+            if path.own.parameters > path.cost.parameters or path.own.macs > path.cost.macs:
+                raise ValueError(f"more of {path.name} is the task's own than there is of it")
         fed = {0, *self.nodes}
         for path in self.paths:
             if path.source not in fed:
@@ -241,4 +268,5 @@ def _path_from_json(document: dict[str, Any]) -> Path:
         raise ValueError("a path's source and sink must be whole numbers")
     if type(document["alpha"]) not in (int, float):
         raise ValueError("a path's alpha must be a number")
-    return Path(source, sink, document["kind"], float(document["alpha"]), _cost_from_json(document))
+    own = replace(_cost_from_json(document["own"]), latency=0.0) if "own" in document else NOTHING
+    return Path(source, sink, document["kind"], float(document["alpha"]), _cost_from_json(document), own)

@@ -82,8 +82,7 @@ def student_from(
             backbone,
             document.graph,
             len(document.classes),
-            bn_stats=document.student["bn_stats"],
-            proxy_width=document.student["proxy_width"],
+            **document.shaping,
         )
 
     try:

@@ -190,6 +190,21 @@ class Settings:
         choices=("frozen", "adapt"),
         panel="Student",
     )
+    bn_affine: str = _setting(
+        "frozen",
+        "scales and shifts of the batch norms in the backbone's blocks: frozen, or tuned for the task",
+        stages=(TAILOR,),
+        choices=("frozen", "tuned"),
+        panel="Student",
+    )
+    adapter_rank: int = _setting(
+        0,
+        "channels inside adapters, pairs of 1x1 convolutions beside those of the backbone's blocks; 0 is none",
+        stages=(TAILOR,),
+        low=0,
+        high=65_536,
+        panel="Student",
+    )
     # the objective
     cost: str = _setting(
         "macs", "what E[C] counts", stages=(TAILOR,), choices=("macs", "params", "latency"), panel="Objective"

@@ -1,7 +1,8 @@
 """What tasks on one backbone have in common when they look at the same picture. Needs no torch.
 
 The stem's output is the same for all that prepare their pictures alike and leave the batch-norm statistics frozen. So
-is that of the universal blocks 1..m, if nodes 1..m-1 have the universal path alone; in node m, proxies part the tasks.
+is that of the universal blocks 1..m, if nodes 1..m-1 have the universal path alone; in node m, proxies part the tasks,
+or in block m + 1 what is the task's own there.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nettailor_cli.core.delta import ModelDocument
-from nettailor_cli.core.graph import Graph
+from nettailor_cli.core.graph import NOTHING, Graph
 from nettailor_cli.core.preprocessing import Preprocessing
 
 
@@ -18,7 +19,7 @@ def common_blocks(graph: Graph) -> tuple[int, ...]:
     found: list[int] = []
     for node in range(1, graph.last + 1):
         paths = graph.into(node)
-        if not any(path.is_universal for path in paths):
+        if not any(path.is_universal and path.own == NOTHING for path in paths):
             break
         found.append(node)
         if len(paths) > 1:

@@ -2,8 +2,8 @@
 
     x_l = act( alpha_l^l * G_l(x_{l-1}) + sum_p alpha_p^l * A_p^l(x_p) ),   alpha^l = softmax(a^l)
 
-What is the task's own (proxies, attention logits a, classifier, and the backbone's batch-norm statistics where they are
-adapted) is named here, by `task_state`, so that nobody has to filter by names.
+What is the task's own (proxies, attention logits a, classifier; where they are asked for, the backbone's batch-norm
+statistics and parts inside universal blocks) is named here, by `task_state`, so that nobody has to filter by names.
 
 N images, C channels, H x W pixels, L blocks, P paths.
 """
@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nettailor_cli.core import adapters
+from nettailor_cli.core.adapters import with_own_parts
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.graph import Graph, Path
 from nettailor_cli.core.proxies import pool, scaled_proxy, start_fresh
@@ -103,7 +105,9 @@ class Student(nn.Module):
 
     Takes the modules over from `backbone`; blocks that the graph doesn't keep are not referenced any more.
     `bn_stats` "frozen" leaves the backbone bit-identical; "adapt" lets its batch norms use batch statistics in
-    training and keeps the running ones with the task. `proxy_width` is the width inside bottleneck proxies.
+    training and keeps the running ones with the task. `proxy_width` is the width inside bottleneck proxies. Blocks of
+    which the graph says that a part is the task's own get it, in a copy, by `bn_affine` and `adapter_rank`: see
+    `adapters`.
     """
 
     def __init__(
@@ -114,15 +118,20 @@ class Student(nn.Module):
         *,
         bn_stats: str = "frozen",
         proxy_width: int | None = None,
+        bn_affine: str = "frozen",
+        adapter_rank: int = 0,
     ) -> None:
         super().__init__()
         self.graph = graph
         self.bn_stats = bn_stats
-        self.stem = backbone.stem
-        self.universal = nn.ModuleDict({str(p.sink): backbone.blocks[p.sink - 1] for p in graph.universal})
-        self.pooling = backbone.pooling
-        for part in self.frozen().values():
-            part.requires_grad_(False)
+        self.stem = backbone.stem.requires_grad_(False)
+        blocks = {p.sink: backbone.blocks[p.sink - 1].requires_grad_(False) for p in graph.universal}
+        for path in graph.universal:
+            if path.own.parameters:
+                blocks[path.sink] = with_own_parts(blocks[path.sink], bn_affine=bn_affine, adapter_rank=adapter_rank)
+        self.universal = nn.ModuleDict({str(node): block for node, block in blocks.items()})
+        self.pooling = backbone.pooling.requires_grad_(False)
+        self._own = {f"universal.{name}" for name, p in self.universal.named_parameters() if p.requires_grad}
         self.proxies = nn.ModuleDict(
             {_key(p.source, p.sink): backbone.make_proxy(p.source, p.sink, proxy_width) for p in graph.proxies}
         )
@@ -137,16 +146,17 @@ class Student(nn.Module):
         self.train(False)
 
     def start_fresh(self, generator: torch.Generator) -> None:
-        """Proxies, logits and classifier as at the start of tailoring; random numbers come from `generator` alone."""
+        """What is trained as at the start of tailoring; random numbers come from `generator` alone."""
         for proxy in self.proxies.values():
             start_fresh(proxy, generator)
         with torch.no_grad():
             starts = [UNIVERSAL_LOGIT if path.is_universal else PROXY_LOGIT for path in self.graph.paths]
             self.attention.logits.copy_(torch.tensor(starts))
         reset_classifier(self.head, generator)
+        adapters.start_fresh(self.universal, generator)
 
     def frozen(self) -> dict[str, nn.Module]:
-        """The backbone's parts, whose parameters are never trained."""
+        """The backbone's parts. Nothing in them is trained but what is the task's own inside universal blocks."""
         return {name: self.get_submodule(name) for name in FROZEN}
 
     def on(self, frozen: Mapping[str, nn.Module]) -> Student:
@@ -227,18 +237,15 @@ class Student(nn.Module):
             alphas = self.attention(self.attention.logits.double())
         return self.graph.with_alphas(alphas.tolist())
 
-    def weights(self) -> list[nn.Parameter]:
-        """What the task trains under weight decay: proxies, norm, classifier. The logits are `attention.logits`."""
-        return [*self.proxies.parameters(), *self.norm.parameters(), *self.head.parameters()]
-
     def task_state(self) -> dict[str, Tensor]:
         """Everything that is this task's own, by the names of the model file."""
         state = {"attention.logits": self.attention.logits.detach()}
         for part in ("proxies", "norm", "head"):
             state.update(_tensors(part, getattr(self, part)))
-        if self.bn_stats == "adapt":
-            for name, module in self.frozen().items():
-                state.update({k: v for k, v in _tensors(name, module).items() if _is_statistic(k)})
+        for part, module in self.frozen().items():
+            for name, tensor in _tensors(part, module).items():
+                if name in self._own or (self.bn_stats == "adapt" and _is_statistic(name)):
+                    state[name] = tensor
         return state
 
     def load_task_state(self, state: dict[str, Tensor]) -> None:

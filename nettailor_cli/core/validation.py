@@ -62,6 +62,9 @@ def _check_classes(classes: Any) -> None:
 def _check_student(student: Mapping[str, Any], blocks: int) -> None:
     if "bn_stats" in student:
         one_of(student["bn_stats"], "student.bn_stats", ("frozen", "adapt"))
+    if "bn_affine" in student:
+        one_of(student["bn_affine"], "student.bn_affine", ("frozen", "tuned"))
+    whole(student, "adapter_rank", "student", 0, 2**16)
     whole(student, "proxy_width", "student", 1, 2**16)
     whole(student, "shared_prefix", "student", 0, blocks)
 

@@ -317,3 +317,35 @@ class TestSharedPrefix:
 def test_no_shared_prefix_is_the_default(shop: Workshop) -> None:
     document = read_document(shop.run / "student.safetensors")
     assert document.shared_prefix == 0 and len(document.graph.proxies) == 21
+
+
+def test_parts_of_the_tasks_own_inside_the_blocks_go_all_the_way(shop: Workshop, run: Path, tmp_path: Path) -> None:
+    ok("tailor", "--run", run, *ONE, "--bn-affine", "tuned", "--adapter-rank", "2", "--force")
+    student, tensors = delta.read(run / "student.safetensors")
+    assert student.student["bn_affine"] == "tuned" and student.student["adapter_rank"] == 2
+    assert {"universal.1.bn1.weight", "universal.8.conv2.up.weight"} <= tensors.keys()
+    ok("prune", run / "student.safetensors", "--remove", "5", "--force")
+    ok("finetune", run / "pruned.safetensors", *ONE, "--force")
+    model = run / "model.safetensors"
+    document, after = delta.read(model)
+    kept = {str(number) for number in document.graph.blocks_kept}
+    assert len(kept) == 3 and {name.split(".")[1] for name in after if name.startswith("universal.")} == kept
+    assert all(not torch.equal(after[name], tensors[name]) for name in after if name.endswith("up.weight"))
+    shown = ok("inspect", model)
+    assert "scales and shifts and adapters of rank 2 of the task's own in the universal blocks" in shown.out
+    totals = ok("inspect", model, "--json").document["totals"]
+    assert totals["parameters"] == totals["universal_parameters"] + totals["task_parameters"]
+    own = sum(path.own.parameters for path in document.graph.universal)
+    assert own == sum(tensor.numel() for name, tensor in after.items() if name.startswith("universal."))
+    # in one memory with a task that has nothing of its own inside the same blocks; both commands check what they made
+    ok("bundle", f"own={model}", f"plain={shop.run / 'model.safetensors'}", "-o", tmp_path / "bundle")
+    ok("export", model, "--format", "onnx", "-o", tmp_path / "net.onnx", "--data", shop.data / "test")
+
+
+def test_own_parts_that_are_unknown_or_have_no_price_are_refused(shop: Workshop, run: Path) -> None:
+    with untouched(run):
+        refuses(
+            "tailor", "--run", run, *ONE, "--force", "--cost", "latency", "--adapter-rank", "2",
+            says=["--adapter-rank", "latency"],
+        )  # fmt: skip
+        refuses("tailor", "--run", run, *ONE, "--force", "--bn-affine", "thawed", says=["--bn-affine"])

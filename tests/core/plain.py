@@ -122,6 +122,10 @@ def plain_forward(
     """Node activations and class logits of the student with `paths`, straight from the tensors in `state`."""
 
     def conv(x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
+        if f"{name}.up.weight" in state:
+            adapter = torch.einsum("ormn,ricd->oi", state[f"{name}.up.weight"], state[f"{name}.down.weight"])
+            own = torch.einsum("oi,nihw->nohw", adapter, x[:, :, ::stride, ::stride])
+            return own + F.conv2d(x, state[f"{name}.conv.weight"], stride=stride, padding=padding)
         return F.conv2d(x, state[f"{name}.weight"], stride=stride, padding=padding)
 
     def norm(x: Tensor, name: str) -> Tensor:
@@ -131,14 +135,14 @@ def plain_forward(
         return (x - mean) / torch.sqrt(var + 1e-5) * weight + bias
 
     def block(x: Tensor, name: str, stride: int) -> Tensor:
-        if f"{name}.conv3.weight" in state:
+        if state.keys() & {f"{name}.conv3.weight", f"{name}.conv3.up.weight"}:
             y = F.relu(norm(conv(x, f"{name}.conv1"), f"{name}.bn1"))
             y = F.relu(norm(conv(y, f"{name}.conv2", stride, 1), f"{name}.bn2"))
             y = norm(conv(y, f"{name}.conv3"), f"{name}.bn3")
         else:
             y = F.relu(norm(conv(x, f"{name}.conv1", stride, 1), f"{name}.bn1"))
             y = norm(conv(y, f"{name}.conv2", 1, 1), f"{name}.bn2")
-        if f"{name}.downsample.0.weight" in state:
+        if f"{name}.downsample.1.weight" in state:
             x = norm(conv(x, f"{name}.downsample.0", stride), f"{name}.downsample.1")
         return x + y
 

@@ -106,6 +106,10 @@ def without_path(*numbers: int) -> dict[str, Any]:
         change("sink", 1.0),
         change("source", True, path=3),
         change("macs", -1),
+        change("own", {"parameters": 1, "macs": 10**9}),  # more than there is of it
+        change("own", {"parameters": 10**9, "macs": 0}),
+        change("own", {"parameters": 1, "macs": 0}, path=1),  # all of a proxy is the task's own
+        change("own", 7),
         change("parameters", 1.5),
         change("kind", UNIVERSAL, path=1),  # twice universal 1
         change("kind", UNIVERSAL, path=5),  # a universal block from 0 to 3

@@ -51,6 +51,13 @@ def test_as_far_as_nothing_of_the_task_comes_in(
     assert common_blocks(graph(universal, proxied)) == common
 
 
+def test_a_block_with_parts_of_the_tasks_own_is_nobody_elses() -> None:
+    whole = graph([1, 2, 3], [])
+    first, second, third = whole.paths
+    adapted = replace(second, cost=Cost(2, 20), own=Cost(2, 0, 0.0))
+    assert common_blocks(replace(whole, paths=(first, adapted, third))) == (1,)
+
+
 def test_what_is_common_is_counted_once() -> None:
     one, two, three = task([1, 2, 3], [3]), task([1, 2], [2, 3]), task([], [1, 2, 3])
     assert macs_together([one]) == 1000 + 100 + 20 + 3 + 1 + 50

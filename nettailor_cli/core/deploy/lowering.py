@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from nettailor_cli.core.adapters import merge
 from nettailor_cli.core.backbones.tracing import Traced, trace
 from nettailor_cli.core.deploy.emitting import Emitter, Record, Value, tensors_of
 from nettailor_cli.core.deploy.plan import IMAGE, LOGITS, Plan, Step, needed
@@ -47,7 +48,7 @@ def _lower(network: Student | Teacher, dtype: torch.dtype) -> tuple[Plan, dict[s
     if isinstance(network, Student):
         trunk: Any = network
         graph = network.attended_graph()
-        blocks = {path.sink: network.universal[str(path.sink)] for path in graph.universal}
+        blocks = {path.sink: merge(network.universal[str(path.sink)]) for path in graph.universal}
     else:
         trunk = network.backbone
         blocks = dict(enumerate(trunk.blocks, start=1))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nettailor_cli.core import delta
+from nettailor_cli.core.adapters import has_norms
 from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.backbones.embedded import DEFAULT
 from nettailor_cli.core.backbones.store import find, find_by_fingerprint
@@ -98,11 +99,14 @@ def _tailor(job: Job, teacher: Path | None, *, no_teacher: bool, latency_table: 
         dataset,
         proxy_width="the proxies of basic blocks have none inside" if backbone.proxy_kind == "basic" else "",
         latency_batch="" if settings.cost == LATENCY else "the cost is not latency",
+        bn_affine="" if any(map(has_norms, backbone.blocks)) else f"{backbone.arch} has no batch norms in its blocks",
         **dict.fromkeys(_OF_THE_HINT, "there is no teacher" if no_teacher else ""),
     )
     if settings.hint_scale == "auto":
         # gamma2 = 10 belongs to the absolute errors of the networks that the published proxies are for
         settings = replace(settings, hint_scale=RELATIVE if backbone.proxy_kind == "budgeted" else ABSOLUTE)
+    if settings.cost == LATENCY and settings.adapter_rank:
+        raise UsageError("--adapter-rank: nobody has measured the latency of adapters", "--cost macs, or no adapters")
     machine = settle_machine(job, settings)
     if settings.shared_prefix and settings.bn_stats != "frozen":
         job.progress.warn("--shared-prefix: nothing can be shared, because the batch-norm statistics are adapted")
@@ -112,6 +116,8 @@ def _tailor(job: Job, teacher: Path | None, *, no_teacher: bool, latency_table: 
         skips=settings.skips,
         proxy_width=settings.proxy_width,
         shared_prefix=settings.shared_prefix,
+        bn_affine=settings.bn_affine,
+        adapter_rank=settings.adapter_rank,
     )
     latencies = job.processes.from_main(lambda: settle_latencies(job, settings, backbone, machine, latency_table))
     if latencies is not None:

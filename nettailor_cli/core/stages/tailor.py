@@ -140,7 +140,8 @@ def tailor(
     """
     output = job.run.student
     classes = bench.dataset.classes
-    student = Student(backbone, graph, len(classes), bn_stats=settings.bn_stats, proxy_width=settings.proxy_width)
+    shaping = {name: getattr(settings, name) for name in delta.SHAPING}
+    student = Student(backbone, graph, len(classes), **shaping)
     student.start_fresh(generator_for(TAILOR, settings.seed))
     complexity = ExpectedComplexity(student.graph, exclusion=settings.exclusion, cost=settings.cost)
     trainee = make_trainee(student, teacher, complexity, settings, bench, job.progress)
@@ -156,11 +157,7 @@ def tailor(
             graph=student.attended_graph(),
             classes=classes,
             preprocessing=backbone.preprocessing,
-            student={
-                "bn_stats": settings.bn_stats,
-                "proxy_width": settings.proxy_width,
-                "shared_prefix": settings.shared_prefix,
-            },
+            student={**shaping, "shared_prefix": settings.shared_prefix},
             data=bench.data_document(settings),
             settings={
                 **(earlier.settings if earlier else {}),

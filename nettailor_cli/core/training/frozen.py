@@ -19,13 +19,8 @@ from nettailor_cli.core.training.precision import Machine
 
 def quick(module: nn.Module, machine: Machine) -> None:
     """Fold and cast `module` in place, for evaluation only. To do it twice changes nothing."""
-    module.eval()
-    for parent in list(module.modules()):
-        _fold_pairs(parent)
-    module.requires_grad_(False)
-    if machine.bf16:
-        module.to(torch.bfloat16)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.eval().requires_grad_(False)
+    _quicken(module, machine)
 
 
 def quick_twin(student: Student, machine: Machine) -> Student:
@@ -35,10 +30,25 @@ def quick_twin(student: Student, machine: Machine) -> Student:
     """
     if student.bn_stats != "frozen":
         return student
-    frozen = copy.deepcopy(student.frozen())
+    frozen = copy.deepcopy(student.frozen(), {id(p): p for p in student.parameters() if p.requires_grad})
     for part in frozen.values():
-        quick(part, machine)
+        _quicken(part, machine)
     return student.on(frozen)
+
+
+def _quicken(module: nn.Module, machine: Machine) -> None:
+    """Fold and cast what is frozen in `module`, in place."""
+    for parent in list(module.modules()):
+        _fold_pairs(parent)
+    for layer in module.modules():
+        if machine.bf16 and not _trained(layer):
+            for tensor in itertools.chain(layer.parameters(recurse=False), layer.buffers(recurse=False)):
+                tensor.data = tensor.data.to(torch.bfloat16) if tensor.is_floating_point() else tensor.data
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _trained(layer: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in layer.parameters(recurse=False))
 
 
 def _fold_pairs(parent: nn.Module) -> None:
@@ -49,7 +59,7 @@ def _fold_pairs(parent: nn.Module) -> None:
     """
     pairs = _traced_pairs(parent) if isinstance(parent, fx.GraphModule) else itertools.pairwise(parent.named_children())
     for (name, conv), (following, norm) in list(pairs):
-        if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
+        if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and not (_trained(conv) or _trained(norm)):
             setattr(parent, name, fuse_conv_bn_eval(conv, norm))
             setattr(parent, following, nn.Identity())
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -31,10 +32,18 @@ def lively(arch: str) -> Backbone:
     return backbone
 
 
-def make_student(arch: str = "resnet18", bn_stats: str = "frozen") -> Student:
-    backbone = lively(arch)
-    student = Student(backbone, student_graph(backbone, 3, skips=1), 3, bn_stats=bn_stats)
+OWN = {"bn_affine": "tuned", "adapter_rank": 2}
+with_and_without_own_parts = pytest.mark.parametrize("own", [{}, {"bn_affine": "tuned"}, {"adapter_rank": 2}, OWN])
+
+
+def make_student(arch: str = "resnet18", bn_stats: str = "frozen", own: dict[str, Any] | None = None) -> Student:
+    backbone, own = lively(arch), own or {}
+    student = Student(backbone, student_graph(backbone, 3, skips=1, **own), 3, bn_stats=bn_stats, **own)
     student.start_fresh(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in student.universal.parameters():
+            if parameter.requires_grad and parameter.dim() == 4:  # adapters do nothing at the start
+                parameter.fill_(0.01)
     return student
 
 
@@ -55,18 +64,24 @@ def test_folding_changes_nothing_but_rounding_and_leaves_no_batch_norm(arch: str
         assert torch.equal(folded(IMAGES.double()), found)
 
 
-def test_the_twin_shares_what_is_trained_and_only_that() -> None:
-    student = make_student()
+@with_and_without_own_parts
+def test_the_twin_shares_what_is_trained_and_only_that(own: dict[str, Any]) -> None:
+    student = make_student(own=own)
     twin = quick_twin(student, BF16)
     trained = {name: p for name, p in student.named_parameters() if p.requires_grad}
     assert {name: p for name, p in twin.named_parameters() if p.requires_grad}.keys() == trained.keys()
     assert all(dict(twin.named_parameters())[name] is p for name, p in trained.items())
     assert next(student.stem.parameters()).dtype == torch.float32
     assert next(twin.stem.parameters()).dtype == torch.bfloat16
+    for parameter in twin.universal.parameters():
+        assert parameter.dtype == (torch.float32 if parameter.requires_grad else torch.bfloat16)
+    norms = [module for module in twin.universal.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == (19 if own else 0), "folded, but those that are tuned or stand behind an adapter"
 
 
-def test_the_twins_output_and_gradients_are_the_students() -> None:
-    student = make_student()
+@with_and_without_own_parts
+def test_the_twins_output_and_gradients_are_the_students(own: dict[str, Any]) -> None:
+    student = make_student(own=own)
     twin = quick_twin(student, FP32)
     gradients = []
     for network in (student, twin):
