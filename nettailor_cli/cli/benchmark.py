@@ -122,7 +122,7 @@ def benchmark(
         int | None,
         typer.Option(
             "--proxy-width",
-            help="channels inside the proxies of bottleneck blocks",
+            help="channels inside the proxies, see nettailor tailor",
             rich_help_panel=_CALIBRATING,
             show_default=False,
         ),

@@ -24,7 +24,7 @@ from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.graph import NOTHING, PROXY, UNIVERSAL, Cost, Graph, Path, sources_of_proxies, untouched
 from nettailor_cli.core.proxies import pool
 from nettailor_cli.core.scaling import between
-from nettailor_cli.core.student import PROXY_LOGIT, UNIVERSAL_LOGIT
+from nettailor_cli.core.student import LEAD
 
 _COUNTED = ("conv", "linear", "addmm", "matmul", "mm", "bmm", "einsum")
 """fvcore's handlers that count a multiply-add; the others (batch norm, pooling, ...) are switched off."""
@@ -117,6 +117,7 @@ def student_graph(
     shared_prefix: int = 0,
     bn_affine: str = "frozen",
     adapter_rank: int = 0,
+    logits_lead: float = LEAD,
 ) -> Graph:
     """A fresh student's graph: every universal block, and the proxies of the `skips` closest nodes (None: all).
 
@@ -129,7 +130,7 @@ def student_graph(
     paths = list(counter.untouched.paths)
     for node in range(shared_prefix + 1, counter.untouched.last + 1):
         sources = sources_of_proxies(node, skips)
-        logits = torch.tensor([UNIVERSAL_LOGIT] + [PROXY_LOGIT] * len(sources), dtype=torch.float64)
+        logits = torch.tensor([logits_lead] + [0.0] * len(sources), dtype=torch.float64)
         alphas = logits.softmax(dim=0).tolist()
         cost, own = counter.block(node, bn_affine, adapter_rank)
         paths[node - 1] = Path(node - 1, node, UNIVERSAL, alphas[0], cost, own)

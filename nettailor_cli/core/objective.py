@@ -23,15 +23,22 @@ def hint(
     teacher_logits: Tensor,
     *,
     relative: bool = False,
+    weights: str = "equal",
 ) -> Tensor:
     """Omega, zero or more. Nodes 1..L count (node 0 is the stem's, which the student doesn't train); lost ones don't.
 
     Shapes: nodes (N, C_l, H_l, W_l) with the stem's first, logits (N, classes). `relative`: each node's error over the
-    mean square of the teacher's node; the logits' is as it is.
+    mean square of the teacher's node; the logits' is as it is. `weights` of the nodes: "equal", "rising" in proportion
+    to their number, with the same mean, or "logits", which leaves the nodes out.
     """
-    pairs = [(x, y) for x, y in zip(student_nodes[1:], teacher_nodes[1:], strict=True) if x is not None]
-    errors = sum(relative_error(x, y) if relative else mean_squared_error(x, y) for x, y in pairs)
-    return (errors + mean_squared_error(student_logits.float(), teacher_logits.float())) / len(pairs)
+    both = enumerate(zip(student_nodes, teacher_nodes, strict=True))
+    pairs = [(node, x, y) for node, (x, y) in both if node and x is not None]
+    errors = mean_squared_error(student_logits.float(), teacher_logits.float())
+    if weights != "logits":
+        of = relative_error if relative else mean_squared_error
+        mean = sum(node for node, _, _ in pairs) / len(pairs)
+        errors = errors + sum((node / mean if weights == "rising" else 1.0) * of(x, y) for node, x, y in pairs)
+    return errors / len(pairs)
 
 
 def mean_squared_error(x: Tensor, y: Tensor) -> Tensor:
@@ -54,6 +61,11 @@ def relative_error(x: Tensor, y: Tensor) -> Tensor:
 def _mean_square(x: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(x, dtype=torch.float32)
     return norm * norm / x.numel()
+
+
+def entropy(alpha: Tensor, nodes: int) -> Tensor:
+    """Of the attention `alpha` (P,), the mean over `nodes` nodes, in nats: 0 where every node has one path left."""
+    return -torch.xlogy(alpha, alpha.clamp_min(torch.finfo(alpha.dtype).tiny)).sum() / nodes
 
 
 def warm_up(gamma1: float, share: float, done: float) -> float:

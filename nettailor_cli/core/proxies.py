@@ -1,9 +1,9 @@
 """The small task-specific blocks A_p^l, and the pooling that brings x_p to the resolution of x_l (PAPER.md, "Student").
 
-Three kinds. "basic": one 1x1 convolution, about 1/18 of a basic block. "bottleneck": two, with the published width.
-"budgeted": two, with the width that makes them about 1/18 of the block that they stand beside, and never over 1/8;
-beside residual blocks of one shape their input bypasses them. So little can't stand in for such a block as a whole, but
-for what it adds.
+Three kinds. "basic": one 1x1 convolution, about 1/18 of a basic block; two, if a width inside is asked for.
+"bottleneck": two, with the published width. "budgeted": two, with the width that makes them about 1/18 of the block
+that they stand beside, and never over 1/8; beside residual blocks of one shape their input bypasses them. So little
+can't stand in for such a block as a whole, but for what it adds.
 
 N images, C channels, H x W pixels.
 """
@@ -107,15 +107,29 @@ def budgeted_width(channels_in: int, channels_out: int, *, usual: float, least: 
 
 
 def make_proxy(kind: str, channels_in: int, channels_out: int, width: int | None = None) -> nn.Module:
-    """A proxy of `kind` "basic", or one with `width` channels inside (default: `bottleneck_width`)."""
-    if kind == "basic":
+    """One with `width` channels inside; without it one of `kind` "basic" has one layer, others `bottleneck_width`."""
+    if kind == "basic" and width is None:
         return BasicProxy(channels_in, channels_out)
     return BottleneckProxy(channels_in, channels_out, width or bottleneck_width(channels_out))
 
 
-def start_fresh(proxy: nn.Module, generator: torch.Generator) -> None:
-    """Convolutions as N(0, 0.01^2); batch norms are 1 and 0 already."""
+def start_fresh(proxy: nn.Module, generator: torch.Generator, start: str = "normal") -> None:
+    """Convolutions as N(0, 0.01^2), or for the `start` "average" as `averaging`; batch norms are 1 and 0 already.
+
+    What is bypassed starts near 0 in either case: its input passes already.
+    """
     for module in proxy.modules():
         if isinstance(module, nn.Conv2d):
             with torch.no_grad():
                 module.weight.normal_(0.0, PROXY_STD, generator=generator)
+                if start == "average" and not isinstance(proxy, BypassedProxy):
+                    module.weight.copy_(averaging(*module.weight.shape[:2])[:, :, None, None])
+
+
+def averaging(channels_out: int, channels_in: int) -> Tensor:
+    """(C_out, C_in): passes channels on as they are. To fewer it gives means of neighbours, to more it gives copies."""
+    most = max(channels_out, channels_in)
+    out, into = (torch.arange(most) * channels // most for channels in (channels_out, channels_in))
+    matrix = torch.zeros(channels_out, channels_in)
+    matrix[out, into] = 1.0
+    return matrix / matrix.sum(dim=1, keepdim=True)

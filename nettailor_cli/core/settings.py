@@ -169,10 +169,25 @@ class Settings:
     )
     proxy_width: int | None = _setting(
         None,
-        "channels inside the proxies, where they have two layers (all but ResNet-18 and 34)",
+        "channels inside the proxies; those of ResNet-18 and 34 have one layer without it",
         stages=(TAILOR,),
         low=1,
         high=65_536,
+        panel="Student",
+    )
+    proxy_start: str = _setting(
+        "normal",
+        "how proxies start: normal, which is nearly silent, or average, which passes channels on (means, copies)",
+        stages=(TAILOR,),
+        choices=("normal", "average"),
+        panel="Student",
+    )
+    logits_lead: float = _setting(
+        4.0,
+        "by how much the attention logits of the backbone's blocks start above the proxies'",
+        stages=(TAILOR,),
+        low=-20,
+        high=20,
         panel="Student",
     )
     shared_prefix: int = _setting(
@@ -248,6 +263,22 @@ class Settings:
         stages=STUDENT,
         choices=("auto", ABSOLUTE, RELATIVE),
         carried=True,
+        panel="Objective",
+    )
+    hint_weights: str = _setting(
+        "equal",
+        "what counts in the hint beside the logits: nodes equally, rising with their number, or not (logits)",
+        stages=STUDENT,
+        choices=("equal", "rising", "logits"),
+        carried=True,
+        panel="Objective",
+    )
+    entropy: float = _setting(
+        0.0,
+        "weight of the attention's entropy, rising from 0 over all steps: alphas go towards 0 and 1",
+        stages=(TAILOR,),
+        low=0,
+        high=1e6,
         panel="Objective",
     )
     logits_lr: float = _setting(

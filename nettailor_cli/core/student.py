@@ -30,9 +30,8 @@ from nettailor_cli.core.state import copy_state
 FROZEN = ("stem", "universal", "pooling")
 """The parts that are the backbone's."""
 
-UNIVERSAL_LOGIT = 2.0
-PROXY_LOGIT = -2.0
-"""Where the attention logits start: in favour of the universal path."""
+LEAD = 4.0
+"""By how much a universal path's attention logit starts above a proxy's; their middle is 0."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Student(nn.Module):
 
     Takes the modules over from `backbone`; blocks that the graph doesn't keep are not referenced any more.
     `bn_stats` "frozen" leaves the backbone bit-identical; "adapt" lets its batch norms use batch statistics in
-    training and keeps the running ones with the task. `proxy_width` is the width inside bottleneck proxies. Blocks of
+    training and keeps the running ones with the task. `proxy_width` is the width inside proxies. Blocks of
     which the graph says that a part is the task's own get it, in a copy, by `bn_affine` and `adapter_rank`: see
     `adapters`.
     """
@@ -145,12 +144,17 @@ class Student(nn.Module):
         ]
         self.train(False)
 
-    def start_fresh(self, generator: torch.Generator) -> None:
-        """What is trained as at the start of tailoring; random numbers come from `generator` alone."""
+    def start_fresh(
+        self, generator: torch.Generator, *, proxy_start: str = "normal", logits_lead: float = LEAD
+    ) -> None:
+        """What is trained as at the start of tailoring; random numbers come from `generator` alone.
+
+        `proxy_start`: see `proxies.start_fresh`. `logits_lead`: see LEAD.
+        """
         for proxy in self.proxies.values():
-            start_fresh(proxy, generator)
+            start_fresh(proxy, generator, proxy_start)
         with torch.no_grad():
-            starts = [UNIVERSAL_LOGIT if path.is_universal else PROXY_LOGIT for path in self.graph.paths]
+            starts = [(logits_lead if path.is_universal else -logits_lead) / 2 for path in self.graph.paths]
             self.attention.logits.copy_(torch.tensor(starts))
         reset_classifier(self.head, generator)
         adapters.start_fresh(self.universal, generator)

@@ -260,12 +260,11 @@ def test_size_is_remembered(shop: Workshop) -> None:
 
 
 def test_flags_without_effect_are_named_with_the_reason(shop: Workshop, tmp_path: Path) -> None:
-    args = ("--step-epochs", "3", "--proxy-width", "8", "--hint", "block-local", "--lr", "0.01")
+    args = ("--step-epochs", "3", "--hint", "block-local", "--lr", "0.01")
     err = ok("tailor", *shop.start(tmp_path / "run"), *ONE, "--no-teacher", *args).err
     assert "--step-epochs has no effect: the schedule is not step" in err
-    assert "--proxy-width has no effect: the proxies of basic blocks have none inside" in err
     assert "--hint has no effect: there is no teacher" in err
-    assert err.count("has no effect") == 3
+    assert err.count("has no effect") == 2
 
 
 def test_another_runs_toml_brings_its_size_along(shop: Workshop, run: Path, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from nettailor_cli.core.objective import hint, mean_squared_error, relative_error, warm_up
+from nettailor_cli.core.objective import entropy, hint, mean_squared_error, relative_error, warm_up
 
 
 def full(value: float, *shape: int) -> torch.Tensor:
@@ -89,6 +91,31 @@ def test_a_relative_hint_is_each_nodes_error_over_the_teachers_mean_square() -> 
     logits, wanted = full(2, 2, 2), full(0, 2, 2)
     # (1-3)^2 / 9 = 4/9; (20-25)^2 / 625 = 1/25; the logits' 4 stays as it is; two nodes
     assert hint(student, logits, teacher, wanted, relative=True).item() == pytest.approx((4 / 9 + 1 / 25 + 4) / 2)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [("equal", (1 + 4 + 9 + 2) / 3), ("rising", (1 * 1 / 2 + 2 / 2 * 4 + 3 / 2 * 9 + 2) / 3), ("logits", 2 / 3)],
+)
+def test_nodes_count_equally_rising_or_not_at_all(weights: str, expected: float) -> None:
+    student = [full(5, 1), *(full(value, 2, 3, 4, 4) for value in (1, 2, 3))]
+    teacher = [full(0, 1), *(full(0, 2, 3, 4, 4) for _ in range(3))]
+    logits = torch.tensor([[2.0, 0.0]])
+    assert hint(student, logits, teacher, 0 * logits, weights=weights).item() == pytest.approx(expected)
+
+
+def test_rising_weights_go_by_the_number_of_the_node_whatever_is_gone() -> None:
+    student = [full(0, 1), full(1, 1), None, full(1, 1)]
+    value = hint(student, full(0, 1, 1), [full(0, 1)] * 4, full(0, 1, 1), weights="rising")
+    assert value.item() == pytest.approx((1 / 2 + 3 / 2) / 2)
+
+
+def test_the_attentions_entropy_is_a_mean_over_nodes_and_zero_where_one_path_is_left() -> None:
+    alpha = torch.tensor([0.5, 0.5, 1.0, 0.25, 0.25, 0.25, 0.25, 1.0, 0.0], requires_grad=True)
+    value = entropy(alpha, 4)
+    assert value.item() == pytest.approx((math.log(2) + 0 + math.log(4) + 0) / 4)
+    value.backward()
+    assert alpha.grad is not None and bool(alpha.grad.isfinite().all())
 
 
 def test_the_scale_of_a_teacher_does_not_change_a_relative_error_and_a_silent_one_counts_nothing() -> None:

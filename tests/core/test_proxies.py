@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nettailor_cli.core.proxies import BypassedProxy, bottleneck_width, budgeted_width, make_proxy, pool, scaled_proxy
+from nettailor_cli.core.proxies import (
+    BypassedProxy,
+    averaging,
+    bottleneck_width,
+    budgeted_width,
+    make_proxy,
+    pool,
+    scaled_proxy,
+    start_fresh,
+)
 from nettailor_cli.core.scaling import Scaling
 
 
@@ -47,6 +56,35 @@ def test_a_bottleneck_proxy_has_two_convolutions_and_two_batch_norms() -> None:
 
 def test_the_default_width_is_the_released_codes() -> None:
     assert [bottleneck_width(c) for c in (256, 512, 1024, 2048)] == [16, 16, 32, 64]
+
+
+def test_with_a_width_inside_a_basic_proxy_has_two_convolutions_too() -> None:
+    ours, theirs = (make_proxy(kind, 64, 128, 10) for kind in ("basic", "bottleneck"))
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
+
+
+def test_averaging_passes_on_gives_means_of_neighbours_or_copies() -> None:
+    x = torch.tensor([1.0, 3.0, 5.0, 11.0])
+    assert torch.equal(averaging(4, 4) @ x, x)
+    assert (averaging(2, 4) @ x).tolist() == [2, 8]
+    assert (averaging(8, 4) @ x).tolist() == [1, 1, 3, 3, 5, 5, 11, 11]
+    assert (averaging(1, 4) @ x).tolist() == [5]
+    for shape in ((3, 5), (5, 3), (7, 2), (16, 24)):
+        torch.testing.assert_close(averaging(*shape).sum(dim=1), torch.ones(shape[0]))
+
+
+def test_proxies_start_nearly_silent_or_pass_channels_on_and_what_is_bypassed_is_silent() -> None:
+    x = torch.randn(2, 6, 5, 5)
+    for kind, width in (("basic", None), ("bottleneck", 6)):
+        proxy = make_proxy(kind, 6, 6, width).eval()
+        start_fresh(proxy, torch.Generator().manual_seed(0), "average")
+        expected = x if kind == "basic" else x.relu()
+        torch.testing.assert_close(proxy(x), expected, rtol=1e-4, atol=1e-4)  # eps of the fresh batch norms
+        start_fresh(proxy, torch.Generator().manual_seed(0))
+        assert proxy(x).abs().max() < 0.2
+    bypassed = BypassedProxy(make_proxy("bottleneck", 6, 6, 6)).eval()
+    start_fresh(bypassed, torch.Generator().manual_seed(0), "average")
+    assert (bypassed(x) - x).abs().max() < 0.2
 
 
 def test_a_bypassed_proxy_adds_its_input_gain_and_all() -> None:

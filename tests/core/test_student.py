@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nettailor_cli.core.complexity import student_graph
 from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.student import Attention, Once, Student
 from tests.core.plain import (
@@ -227,6 +228,16 @@ def test_a_task_state_of_other_names_or_shapes_is_refused() -> None:
         with pytest.raises(FileError):
             student.load_task_state({name: torch.zeros_like(tensor) for name, tensor in wrong.items()})
         assert torch.equal(student.head.bias, head), "nothing is changed by a state that is refused"
+
+
+def test_where_the_logits_start_can_be_chosen_and_the_graph_says_the_same() -> None:
+    backbone = fresh_backbone("resnet18")
+    graph = student_graph(backbone, 3, skips=2, logits_lead=1.0)
+    student = Student(backbone, graph, 3)
+    student.start_fresh(torch.Generator().manual_seed(0), logits_lead=1.0)
+    assert set(student.attention.logits.tolist()) == {0.5, -0.5}
+    alphas = [path.alpha for path in student.attended_graph().paths]
+    assert alphas == pytest.approx([path.alpha for path in graph.paths], rel=1e-6)
 
 
 def test_only_task_parameters_get_gradients() -> None:

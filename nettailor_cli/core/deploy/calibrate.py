@@ -49,7 +49,7 @@ def calibrate(
 ) -> LatencyTable:
     """The latencies of stem, blocks, head and the proxies of `skips` (None: all) of `arch` at `size` pixels.
 
-    At each of `batches`, the parts in turn. `proxy_width` is the width inside bottleneck proxies. torch's random state
+    At each of `batches`, the parts in turn. `proxy_width` is the width inside proxies. torch's random state
     stays as it is. Raises UsageError when `size` is too small for `arch`.
     """
     stopwatch = stopwatch or Stopwatch()
@@ -69,7 +69,7 @@ def calibrate(
     return LatencyTable(
         backbone=arch,
         size=size,
-        proxy_width=None if parts.backbone.proxy_kind == "basic" else proxy_width,
+        proxy_width=proxy_width,
         machine=describe(machine),
         timings=timings,
     )

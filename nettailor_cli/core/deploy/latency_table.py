@@ -46,7 +46,7 @@ _COMMENT = """\
 class LatencyTable:
     """Latencies in microseconds: batch size -> name of the part -> median and quartiles.
 
-    `backbone` is an ARCH (weights don't matter to a clock), `size` in pixels, `proxy_width` that inside bottleneck
+    `backbone` is an ARCH (weights don't matter to a clock), `size` in pixels, `proxy_width` that inside
     proxies (None: the default). `machine` describes where it was measured. `source` is how messages call the table.
     """
 

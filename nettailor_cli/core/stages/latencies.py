@@ -42,7 +42,7 @@ class Latencies:
             graph,
             backbone=backbone.arch,
             size=backbone.preprocessing.size,
-            proxy_width=_width(backbone, settings),
+            proxy_width=settings.proxy_width,
             batch=self.batch,
         )
 
@@ -72,7 +72,7 @@ def settle_latencies(
             backbone.preprocessing.size,
             replace(machine, bf16=False),
             job.progress,
-            proxy_width=_width(backbone, settings),
+            proxy_width=settings.proxy_width,
             batches=tuple(dict.fromkeys((*BATCHES, settings.latency_batch))),
         )
         data, source = measured.to_toml().encode(), kept
@@ -83,10 +83,6 @@ def settle_latencies(
     for line in table.summary():
         job.progress.note(line)
     return Latencies(table, data, settings.latency_batch)
-
-
-def _width(backbone: Backbone, settings: Settings) -> int | None:
-    return None if backbone.proxy_kind == "basic" else settings.proxy_width
 
 
 def _read(file: Path) -> bytes:

@@ -51,7 +51,7 @@ from nettailor_cli.core.training.checkpoint import read as read_checkpoint
 from nettailor_cli.core.training.precision import Machine
 
 NO_TEACHER = "none"
-_OF_THE_HINT = ("gamma2", "hint", "hint_scale")
+_OF_THE_HINT = ("gamma2", "hint", "hint_scale", "hint_weights")
 
 _MACHINE = ("device", "precision", "workers", "cache_limit", "memory_limit", "accumulate", "compile")
 """Flags of `tailor` that go for the teacher as well when it has to be taught first; so do the carried ones."""
@@ -97,7 +97,6 @@ def _tailor(job: Job, teacher: Path | None, *, no_teacher: bool, latency_table: 
         job,
         settings,
         dataset,
-        proxy_width="the proxies of basic blocks have none inside" if backbone.proxy_kind == "basic" else "",
         latency_batch="" if settings.cost == LATENCY else "the cost is not latency",
         bn_affine="" if any(map(has_norms, backbone.blocks)) else f"{backbone.arch} has no batch norms in its blocks",
         **dict.fromkeys(_OF_THE_HINT, "there is no teacher" if no_teacher else ""),
@@ -118,6 +117,7 @@ def _tailor(job: Job, teacher: Path | None, *, no_teacher: bool, latency_table: 
         shared_prefix=settings.shared_prefix,
         bn_affine=settings.bn_affine,
         adapter_rank=settings.adapter_rank,
+        logits_lead=settings.logits_lead,
     )
     latencies = job.processes.from_main(lambda: settle_latencies(job, settings, backbone, machine, latency_table))
     if latencies is not None:

@@ -19,7 +19,7 @@ from nettailor_cli.core.data import Batch
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.files import write_bytes
 from nettailor_cli.core.graph import Graph
-from nettailor_cli.core.objective import hint, warm_up
+from nettailor_cli.core.objective import entropy, hint, warm_up
 from nettailor_cli.core.progress import Progress
 from nettailor_cli.core.settings import RELATIVE, TAILOR, Settings
 from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table
@@ -72,6 +72,9 @@ class TailorTrainee:
             expected = self.complexity(student.alpha)
             loss = loss + warm_up(self.settings.gamma1, self.settings.gamma1_warmup, done) * expected
             figures["expected_complexity"] = expected
+            if self.settings.entropy:
+                figures["entropy"] = entropy(student.alpha, len(self.module.graph.nodes))
+                loss = loss + warm_up(self.settings.entropy, 1.0, done) * figures["entropy"]
         if run_teacher is not None:
             with torch.no_grad():
                 teacher = run_teacher(batch.images)
@@ -82,6 +85,7 @@ class TailorTrainee:
                 [x for x in teacher.nodes if x is not None],
                 teacher.logits,
                 relative=self.settings.hint_scale == RELATIVE,
+                weights=self.settings.hint_weights,
             )
             loss = loss + self.settings.gamma2 * omega
             figures["hint"] = omega
@@ -142,7 +146,9 @@ def tailor(
     classes = bench.dataset.classes
     shaping = {name: getattr(settings, name) for name in delta.SHAPING}
     student = Student(backbone, graph, len(classes), **shaping)
-    student.start_fresh(generator_for(TAILOR, settings.seed))
+    student.start_fresh(
+        generator_for(TAILOR, settings.seed), proxy_start=settings.proxy_start, logits_lead=settings.logits_lead
+    )
     complexity = ExpectedComplexity(student.graph, exclusion=settings.exclusion, cost=settings.cost)
     trainee = make_trainee(student, teacher, complexity, settings, bench, job.progress)
     table = {} if latencies is None else {"latency_table": latencies.to_json()}

@@ -102,11 +102,11 @@ def test_fewer_skips_are_fewer_rows() -> None:
     assert {name for name in rows if name.startswith("proxy")} == {f"proxy {n - 1}-{n}" for n in range(1, 9)}
 
 
-def test_the_width_of_bottleneck_proxies_is_kept_and_means_nothing_to_basic_ones() -> None:
+def test_the_width_of_proxies_is_kept() -> None:
     wide = calibrate("resnet50", 32, CPU, Silent(), skips=1, proxy_width=24, batches=(1,), stopwatch=Recorder())
     assert wide.proxy_width == 24 and len(wide.timings[1]) == 2 + 16 + 16
     basic = calibrate("resnet18", 32, CPU, Silent(), skips=1, proxy_width=24, batches=(1,), stopwatch=Recorder())
-    assert basic.proxy_width is None
+    assert basic.proxy_width == 24
 
 
 def test_bf16_is_measured_in_bf16() -> None:

@@ -72,7 +72,7 @@ def test_without_a_table_this_machine_is_measured_and_told(
     assert found.digest == hashlib.sha256(found.data).hexdigest()
     ((args, options),) = asked
     assert args[:2] == ("resnet18", 32)
-    assert options["batches"] == (1, 32, 4) and options["proxy_width"] is None  # basic blocks have none
+    assert options["batches"] == (1, 32, 4) and options["proxy_width"] == 8
     assert "so this machine is measured" in words.notes[0] and words.notes[1:] == hand_made().summary()
     assert list(tmp_path.iterdir()) == []  # what a run keeps is written when everything was found to fit
 

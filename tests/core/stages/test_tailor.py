@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -45,6 +47,17 @@ def test_gamma1_rises_over_the_first_share_of_the_steps(student: Student, done: 
     added = (figures["loss"] - figures["cross_entropy"]).item()
     assert added == pytest.approx(2.0 * share * figures["expected_complexity"].item(), abs=1e-5)
     assert figures["expected_complexity"].item() > 0.1
+
+
+def test_the_attentions_entropy_weighs_more_with_every_step(student: Student) -> None:
+    complexity = ExpectedComplexity(student.graph, exclusion="independence")
+    trainee = TailorTrainee(student, None, complexity, Settings(gamma1=0.0, entropy=2.0))
+    share = [1 / (1 + math.exp(-4)), 1 / (1 + math.exp(4))]  # every node has its block and one proxy
+    for done in (0.0, 0.5, 1.0):
+        figures = trainee.losses(batch(), done)
+        assert figures["entropy"].item() == pytest.approx(-sum(p * math.log(p) for p in share), rel=1e-5)
+        added = (figures["loss"] - figures["cross_entropy"]).item()
+        assert added == pytest.approx(2.0 * done * figures["entropy"].item(), abs=1e-5)
 
 
 def test_without_complexity_and_teacher_the_loss_is_smoothed_cross_entropy(student: Student) -> None:

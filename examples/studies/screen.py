@@ -1,0 +1,203 @@
+"""One factor at a time: what each setting in factors.toml does to accuracy at equal MACs, on any folder of sets.
+
+    python examples/studies/screen.py --data DATA --weights WEIGHTS/resnet18.safetensors --sets flowers17 gtsrb
+
+Each level is tailored, pruned by several numbers K of blocks and retrained. The default is, too, at every K: between
+its candidates lies the line of accuracy over MACs that a level's candidates are compared with, at their own MACs.
+Everything is measured on val, which chooses; no test picture is looked at. Goes on where it was stopped. Results:
+OUT/results.csv, a row per candidate, and a table on stdout, a line per level.
+
+To confirm what stood out: --only FACTOR.LEVEL ... --seeds 0 1 2. A seed draws its own val, so differences are taken
+within a seed, and mean and spread are over sets and seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "results"))
+from tool import make, val_accuracy
+
+SETS: dict[str, list[str]] = {
+    "dtd10": ["--size", "64"],
+    "fashion_mnist": ["--size", "64", "--no-flip"],
+    "flowers17": ["--size", "64"],
+    "flowers102": ["--size", "64"],
+    "grocery": ["--size", "64"],
+    "gtsrb": ["--size", "64", "--no-flip", "--group", r"^[^/]+/\d+"],  # a track of frames stays on one side
+    "omniglot": ["--size", "64", "--no-flip"],
+    "signdigits": ["--size", "64", "--no-flip"],
+    "svhn_mini": ["--size", "64", "--no-flip"],
+}
+LINE, LEVEL = (1, 2, 3, 4, 5, 6, 7), (4, 6)  # K of the default and of every level
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Level:
+    """A setting of `factor`, as tables by stage."""
+
+    factor: str
+    name: str
+    settings: dict[str, dict[str, Any]]
+
+    @property
+    def label(self) -> str:
+        return f"{self.factor}.{self.name}"
+
+
+def read_levels(file: Path) -> list[Level]:
+    document = tomllib.loads(file.read_text())
+    return [Level(factor, name, stages) for factor, levels in document.items() for name, stages in levels.items()]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One set and seed: what all its levels have in common."""
+
+    out: Path
+    name: str
+    seed: int
+    words: tuple[object, ...]
+    precision: str
+
+    @property
+    def teacher(self) -> Path:
+        return self.out / DEFAULT / "teacher.safetensors"
+
+    def candidates(self, level: Level | None, removals: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """A row for every number of removed blocks that leaves a network. `level` None: the default."""
+        run = self.out / (level.label if level else DEFAULT)
+        run.mkdir(parents=True, exist_ok=True)
+        settings = level.settings if level else {}
+        config = run / "level.toml"
+        config.write_text(tomli_w.dumps(settings))
+        training = ("--config", config, "--precision", self.precision)
+        common = (*self.words, *training)
+        teacher = self.teacher
+        if level is None or "teach" in settings:
+            teacher = run / "teacher.safetensors"
+            make(teacher, "teach", *common, "--run", run)
+        student = run / "student.safetensors"
+        make(student, "tailor", *common, "--run", run, "--teacher", teacher)
+        for k in removals:
+            pruned, model = run / f"pruned{k}.safetensors", run / f"model{k}.safetensors"
+            make(pruned, "prune", student, "--remove", k, "-o", pruned)
+            made = make(model, "finetune", pruned, "-o", model, *training, "--teacher", teacher)
+            own, whole = made["totals"], made["backbone_totals"]
+            yield {
+                "set": self.name,
+                "seed": self.seed,
+                "factor": level.factor if level else DEFAULT,
+                "level": level.name if level else "",
+                "k": k,
+                "blocks": " ".join(str(p["sink"]) for p in made["graph"]["paths"] if p["kind"] == "universal"),
+                "macs": 100 * own["macs"] / whole["macs"],
+                "parameters": 100 * own["parameters"] / whole["parameters"],
+                "task_parameters": own["task_parameters"],
+                "teacher": val_accuracy(made, "teacher"),
+                "unpruned": val_accuracy(made, "student"),
+                "accuracy": val_accuracy(made, "model"),
+                "loss": made["metrics"]["model"]["loss"],
+                "images": made["metrics"]["model"]["images"],
+            }
+
+
+def between(line: Sequence[tuple[float, float]], x: float) -> float:
+    """The value at `x` of the line through the points (x, y); left and right of it as at its ends."""
+    points = sorted(line)
+    if x <= points[0][0]:
+        return points[0][1]
+    for (left, low), (right, high) in pairwise(points):
+        if left <= x <= right:
+            return low + (high - low) * ((x - left) / (right - left) if right > left else 1.0)
+    return points[-1][1]
+
+
+def compared(row: dict[str, Any], line: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`row` with its differences to the default's `line` at equal MACs: points of accuracy, and loss."""
+    return {
+        **row,
+        **{
+            f"{what}_difference": row[what] - between([(other["macs"], other[what]) for other in line], row["macs"])
+            for what in ("accuracy", "loss")
+        },
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown, a line per level, the largest gain of loss first: means over sets, seeds and K, and the range."""
+    lines = [
+        "| factor | level | accuracy, points | from ... to | loss | MACs | candidates |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    levels: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["factor"] != DEFAULT:
+            levels.setdefault((row["factor"], row["level"]), []).append(row)
+
+    def mean(own: Sequence[dict[str, Any]], what: str) -> float:
+        return statistics.mean(row[what] for row in own)
+
+    for (factor, level), own in sorted(levels.items(), key=lambda item: mean(item[1], "loss_difference")):
+        points = [row["accuracy_difference"] for row in own]
+        lines.append(
+            f"| {factor} | {level} | {statistics.mean(points):+.1f} | {min(points):+.1f} ... {max(points):+.1f} "
+            f"| {mean(own, 'loss_difference'):+.3f} | {mean(own, 'macs'):.0f} % | {len(own)} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, help="see nettailor teach")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--out", type=Path, default=Path("runs/screen"))
+    parser.add_argument("--sets", nargs="+", default=["flowers17", "gtsrb"], choices=list(SETS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--factors", type=Path, default=Path(__file__).with_name("factors.toml"))
+    parser.add_argument("--only", nargs="+", metavar="FACTOR.LEVEL", help="some of the levels")
+    parser.add_argument("--precision", default="auto")
+    arguments = parser.parse_args()
+    levels = read_levels(arguments.factors)
+    if unknown := {*(arguments.only or [])} - {level.label for level in levels}:
+        parser.error(f"no level is called {', '.join(sorted(unknown))}: see {arguments.factors}")
+    levels = [level for level in levels if not arguments.only or level.label in arguments.only]
+    places = [
+        Place(
+            arguments.out / f"{name}-{seed}",
+            name,
+            seed,
+            ("--backbone", arguments.backbone, *(["--weights", arguments.weights] if arguments.weights else []),
+             "--data", arguments.data / name, "--seed", seed, *SETS[name]),
+            arguments.precision,
+        )
+        for name in arguments.sets
+        for seed in arguments.seeds
+    ]  # fmt: skip
+    lines = {place: list(place.candidates(None, LINE)) for place in places}
+    rows = [compared(row, line) for line in lines.values() for row in line]
+    for level in levels:
+        for place, line in lines.items():
+            rows += [compared(row, line) for row in place.candidates(level, LEVEL)]
+        with (arguments.out / "results.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""examples/studies/screen.py: one factor at a time."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nettailor_cli.core.settings import STAGES, checked, fields_of, resolve
+
+STUDIES = Path(__file__).parents[2] / "examples" / "studies"
+sys.path.append(str(STUDIES))
+
+import screen  # noqa: E402
+
+LEVELS = screen.read_levels(STUDIES / "factors.toml")
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.label)
+def test_every_level_is_one_that_the_tool_has_and_not_its_default(level: screen.Level) -> None:
+    assert level.settings and level.settings.keys() <= {*STAGES}
+    for stage, settings in level.settings.items():
+        usual = resolve(stage, flags={})
+        for name, value in settings.items():
+            assert name in fields_of(stage)
+            assert checked(name, value) != getattr(usual, name), f"{name} is {value!r} anyway"
+
+
+def test_no_level_stands_twice() -> None:
+    assert len({level.label for level in LEVELS}) == len({str(level.settings) for level in LEVELS}) == len(LEVELS)
+
+
+def test_the_line_runs_from_point_to_point_and_is_level_beyond_its_ends() -> None:
+    line = [(60.0, 90.0), (20.0, 50.0), (40.0, 70.0)]
+    assert [screen.between(line, x) for x in (10, 20, 30, 40, 55, 60, 99)] == [50, 50, 60, 70, 85, 90, 90]
+    assert screen.between([(5.0, 1.0), (5.0, 3.0), (6.0, 4.0)], 5.0) == 1.0
+
+
+def row(macs: float, accuracy: float, loss: float, **more: Any) -> dict[str, Any]:
+    return {"factor": "skips", "level": "1", "macs": macs, "accuracy": accuracy, "loss": loss, **more}
+
+
+def test_a_candidate_is_compared_at_its_own_macs() -> None:
+    line = [row(20, 50, 2.0), row(60, 90, 1.0)]
+    better = screen.compared(row(40, 75, 1.25), line)
+    assert (better["accuracy_difference"], better["loss_difference"]) == (5, -0.25)
+    assert all(screen.compared(own, line)["accuracy_difference"] == 0 for own in line)
+
+
+def test_the_table_has_a_line_per_level_the_largest_gain_first() -> None:
+    line = [row(20, 50, 2.0, factor="default", level=""), row(60, 90, 1.0, factor="default", level="")]
+    rows = [row(40, 71, 1.5), row(40, 68, 1.6), row(60, 95, 0.5, factor="entropy")]
+    shown = screen.table([screen.compared(own, line) for own in (*line, *rows)]).splitlines()
+    assert shown[2] == "| entropy | 1 | +5.0 | +5.0 ... +5.0 | -0.500 | 60 % | 1 |"
+    assert shown[3] == "| skips | 1 | -0.5 | -2.0 ... +1.0 | +0.050 | 40 % | 2 |"
+    assert len(shown) == 4
