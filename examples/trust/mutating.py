@@ -243,11 +243,9 @@ def claim_blocks(parts: Parts, rng: random.Random) -> None:
         case 3:
             document["classes"] = [str(n) for n in range(rng.choice((1, 100, 100_000)))]
         case 4:
-            document["student"] = {
-                **document["student"],
-                "proxy_width": rng.choice((1, 2**16, 10**9)),
-                "bn_stats": "adapt",
-            }
+            width = rng.choice((1, 2**16, 10**9))
+            document["student"] |= {"proxy_width": width, "bn_stats": "adapt", "adapter_rank": width}
+            graph["paths"][0]["own"] = {"parameters": 1, "macs": 1}
         case 5:
             graph["paths"] = graph["paths"] * rng.choice((2, 1000))
 
