@@ -77,12 +77,15 @@ class Place:
         return self.out / DEFAULT / "teacher.safetensors"
 
     def candidates(self, level: Level | None, removals: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """A row for every number of removed blocks that leaves a network. `level` None: the default."""
+        """A row for every number of removed blocks. `level` None: the default."""
         run = self.out / (level.label if level else DEFAULT)
         run.mkdir(parents=True, exist_ok=True)
         settings = level.settings if level else {}
         config = run / "level.toml"
-        config.write_text(tomli_w.dumps(settings))
+        asked = f"# {' '.join(map(str, (*self.words, self.precision)))}\n{tomli_w.dumps(settings)}"
+        if config.exists() and config.read_text() != asked:
+            raise SystemExit(f"{config} was measured with other settings: remove {run}, or choose another --out")
+        config.write_text(asked)
         training = ("--config", config, "--precision", self.precision)
         common = (*self.words, *training)
         teacher = self.teacher

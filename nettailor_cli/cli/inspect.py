@@ -19,7 +19,7 @@ from nettailor_cli.core.budgets import COUNT, Budget, parse_budget
 from nettailor_cli.core.delta import STAGES, TEACHER, ModelDocument, read_document
 from nettailor_cli.core.deploy.spread import duration
 from nettailor_cli.core.errors import GateNotMet, UsageError
-from nettailor_cli.core.graph import total
+from nettailor_cli.core.graph import NOTHING, total
 
 STEPS = ("teach", "tailor", "prune", "finetune")
 
@@ -251,7 +251,7 @@ def _show_provenance(console: Console, document: ModelDocument, file: Path) -> N
         lines.append(("latency", text))
     own = ["scales and shifts"] if document.shaping["bn_affine"] == "tuned" else []
     own += [f"adapters of rank {rank}"] if (rank := document.shaping["adapter_rank"]) else []
-    if own:
+    if own and any(path.own != NOTHING for path in document.graph.universal):
         lines.append(("inside", f"{' and '.join(own)} of the task's own in the universal blocks"))
     if prefix := document.shared_prefix:
         lines.append(("prefix", f"blocks 1 to {prefix} alone, never pruned: tasks on one backbone can share them"))

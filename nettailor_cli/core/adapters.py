@@ -14,8 +14,6 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from nettailor_cli.core.proxies import PROXY_STD
-
 
 class AdaptedConv(nn.Module):
     """`conv`, which is the backbone's, and beside it two 1x1 convolutions with `rank` channels between them."""
@@ -69,18 +67,21 @@ def adaptable(layer: nn.Module, rank: int) -> bool:
     if rank < 1 or type(layer) is not nn.Conv2d or layer.groups != 1 or isinstance(layer.padding, str):
         return False
     centred = all(
-        2 * padding == dilation * (kernel - 1)
+        kernel % 2 == 1 and 2 * padding == dilation * (kernel - 1)
         for padding, dilation, kernel in zip(layer.padding, layer.dilation, layer.kernel_size, strict=True)
     )
     return centred and rank * (layer.in_channels + layer.out_channels) < layer.weight.numel()
 
 
 def start_fresh(block: nn.Module, generator: torch.Generator) -> None:
-    """Adapters as at the start of tailoring: `down` as proxies start, from `generator` alone, `up` zero."""
+    """Adapters as at the start of tailoring: `down` keeps the size of values, `up` is zero.
+
+    Random numbers come from `generator` alone.
+    """
     for layer in block.modules():
         if isinstance(layer, AdaptedConv):
             with torch.no_grad():
-                layer.down.weight.normal_(0.0, PROXY_STD, generator=generator)
+                layer.down.weight.normal_(0.0, layer.down.in_channels**-0.5, generator=generator)
                 layer.up.weight.zero_()
 
 

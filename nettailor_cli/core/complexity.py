@@ -174,7 +174,7 @@ class _Counter:
             return cost, NOTHING
         x, shared = self.nodes[node - 1], {id(parameter) for parameter in block.parameters()}
         own = sum(parameter.numel() for parameter in adapted.parameters() if id(parameter) not in shared)
-        whole = Cost(parameters(adapted), macs(adapted.to(x.device), x)) if adapter_rank else cost
+        whole = Cost(parameters(adapted), macs(adapted.to(x.device).eval(), x)) if adapter_rank else cost
         return whole, Cost(own, whole.macs - cost.macs, 0.0)
 
     def proxy(self, source: int, sink: int, width: int | None) -> Cost:

@@ -57,12 +57,13 @@ class ModelDocument:
     @property
     def shaping(self) -> dict[str, Any]:
         """The settings that shape the network beside its graph, as `Student` takes them."""
-        return {name: self.student.get(name, usual) for name, usual in SHAPING.items()}
+        said = {name: value for name, value in self.student.items() if value is not None}
+        return {name: said.get(name, usual) for name, usual in SHAPING.items()}
 
     @property
     def shared_prefix(self) -> int:
         """N: nodes 1..N have the universal path alone, and no pruning takes these blocks."""
-        return int(self.student.get("shared_prefix", 0))
+        return int(self.student.get("shared_prefix") or 0)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -104,7 +104,7 @@ def student_among(
 
     All of them have the very same weights in memory. One whose batch-norm statistics are adapted has its own of those.
     """
-    if document.student.get("bn_stats") != "frozen":
+    if document.shaping["bn_stats"] != "frozen":
         backbone = backbone.with_own_statistics()
     return student_from(document, tensors, backbone, source=source)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nettailor_cli.core.scaling import Scaling
 
 PROXY_STD = 0.01
-"""Standard deviation of a fresh proxy's convolutions: nearly silent beside its universal block."""
+"""Standard deviation of a fresh proxy's convolutions; how loud it is, its batch norm and its alpha say."""
 
 SHARE, LARGEST_SHARE = 18, 8
 """A proxy costs about one in SHARE of its block's MACs, at most one in LARGEST_SHARE."""

@@ -177,7 +177,8 @@ class Settings:
     )
     proxy_start: str = _setting(
         "normal",
-        "how proxies start: normal, which is nearly silent, or average, which passes channels on (means, copies)",
+        "how proxies start: normal (at random), or average: they pass channels on, or means or copies of them; no "
+        "matter where the block's input bypasses them",
         stages=(TAILOR,),
         choices=("normal", "average"),
         panel="Student",

@@ -33,7 +33,7 @@ def macs_together(documents: Iterable[ModelDocument]) -> int:
     seen: set[tuple[Preprocessing, int]] = set()  # 0 stands for the stem
     saved = 0
     for document in documents:
-        if document.student.get("bn_stats") != "frozen":
+        if document.shaping["bn_stats"] != "frozen":
             continue
         graph, images = document.graph, document.preprocessing
         for part in (0, *common_blocks(graph)):

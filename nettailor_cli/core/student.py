@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nettailor_cli.core import adapters
 from nettailor_cli.core.adapters import with_own_parts
 from nettailor_cli.core.backbones.backbone import Backbone
-from nettailor_cli.core.graph import Graph, Path
+from nettailor_cli.core.graph import NOTHING, Graph, Path
 from nettailor_cli.core.proxies import pool, scaled_proxy, start_fresh
 from nettailor_cli.core.scaling import Scaling, between
 from nettailor_cli.core.state import copy_state
@@ -220,7 +220,8 @@ class Student(nn.Module):
             # alone its alpha is 1, and what it gives may be another task's, too
             gain = alpha[index] if len(paths) > 1 else None
             if path.is_universal:
-                y = run(self.universal[str(node)], x)
+                block = self.universal[str(node)]
+                y = run(block, x) if path.own == NOTHING else block(x)
                 term = y if gain is None else gain.to(y.dtype) * y
             else:
                 scaling = between(self.scalings, path.source, node)

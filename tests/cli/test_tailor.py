@@ -319,12 +319,13 @@ def test_no_shared_prefix_is_the_default(shop: Workshop) -> None:
 
 
 def test_parts_of_the_tasks_own_inside_the_blocks_go_all_the_way(shop: Workshop, run: Path, tmp_path: Path) -> None:
-    ok("tailor", "--run", run, *ONE, "--bn-affine", "tuned", "--adapter-rank", "2", "--force")
+    weak = ("--gamma2", "0.01")  # random activations of hundreds, and no batch norm behind an adapter
+    ok("tailor", "--run", run, *ONE, *weak, "--bn-affine", "tuned", "--adapter-rank", "2", "--force")
     student, tensors = delta.read(run / "student.safetensors")
     assert student.student["bn_affine"] == "tuned" and student.student["adapter_rank"] == 2
     assert {"universal.1.bn1.weight", "universal.8.conv2.up.weight"} <= tensors.keys()
     ok("prune", run / "student.safetensors", "--remove", "5", "--force")
-    ok("finetune", run / "pruned.safetensors", *ONE, "--force")
+    ok("finetune", run / "pruned.safetensors", *ONE, *weak, "--force")
     model = run / "model.safetensors"
     document, after = delta.read(model)
     kept = {str(number) for number in document.graph.blocks_kept}
@@ -348,3 +349,15 @@ def test_own_parts_that_are_unknown_or_have_no_price_are_refused(shop: Workshop,
             says=["--adapter-rank", "latency"],
         )  # fmt: skip
         refuses("tailor", "--run", run, *ONE, "--force", "--bn-affine", "thawed", says=["--bn-affine"])
+        refuses("fit", "--run", run, "--force", "--cost", "latency", "--adapter-rank", "2", says=["--adapter-rank"])
+
+
+def test_adapters_that_fit_nowhere_are_told_and_not_shown(shop: Workshop, run: Path) -> None:
+    told = ok("tailor", "--run", run, *ONE, "--force", "--adapter-rank", "3000").err
+    assert "--adapter-rank has no effect" in told
+    assert "inside" not in ok("inspect", run / "student.safetensors").out
+
+
+def test_a_hint_of_logits_alone_names_what_it_makes_idle(shop: Workshop, run: Path) -> None:
+    told = ok("tailor", "--run", run, *ONE, "--force", "--hint-weights", "logits", "--hint", "block-local").err
+    assert "--hint has no effect: the hint has the logits alone" in told and "--hint-scale" not in told

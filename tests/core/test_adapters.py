@@ -12,7 +12,7 @@ from nettailor_cli.core.complexity import student_graph
 from nettailor_cli.core.deploy.lowering import lower
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.preprocessing import Preprocessing
-from nettailor_cli.core.student import Student
+from nettailor_cli.core.student import Once, Student
 from nettailor_cli.core.task_tensors import tensors_for
 from tests.core.deploy.networks import SIZE
 from tests.core.deploy.test_lowering import check
@@ -66,6 +66,7 @@ def test_adapters_stand_beside_convolutions_that_they_cost_less_than() -> None:
     assert adaptable(nn.Conv2d(8, 8, 1), 3) and not adaptable(nn.Conv2d(8, 8, 1), 4)
     assert not adaptable(nn.Conv2d(8, 8, 3, padding=1), 0)
     assert not adaptable(nn.Conv2d(8, 8, 3, padding=1, groups=2), 1)
+    assert not adaptable(nn.Conv2d(8, 8, 2, padding=1, dilation=2), 1), "it has no tap in the middle"
     assert not adaptable(nn.Conv2d(8, 8, 3), 1), "an adapter would see other positions"
     assert not adaptable(nn.Conv2d(8, 8, 3, padding="same"), 1)
     assert not adaptable(nn.Linear(8, 8), 1)
@@ -205,6 +206,23 @@ def test_standing_alone_it_computes_the_same_without_adapters(arch: str) -> None
     plan, tensors = lower(student)
     assert sum(step.op == "conv" for step in plan.steps) == len(convs)
     assert sum(t.numel() for t in tensors.values() if t.dim() == 4) == sum(p.numel() for p in convs)
+
+
+def test_what_a_task_has_of_its_own_is_not_kept_for_others() -> None:
+    backbone = fresh_backbone("resnet18")
+    backbone.preprocessing = Preprocessing(64)
+    graph = student_graph(backbone, 3, skips=1, **OWN)  # type: ignore[arg-type]
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    once, calls = Once(images), []
+    backbone.stem.register_forward_hook(lambda *_: calls.append(1))
+    kept = []
+    for seed in (1, 2, 3):
+        student = Student(backbone, graph, 3, **OWN)  # type: ignore[arg-type]
+        student.load_task_state(own_student(seed=seed).task_state())
+        with torch.no_grad():
+            assert torch.equal(student(images, once).logits, student(images).logits)
+        kept.append(len(once._kept))
+    assert len(calls) == 1 + 3 and kept[0] == kept[1] == kept[2]
 
 
 def test_merging_adapters_changes_nothing_but_rounding_and_leaves_the_block_as_it_is() -> None:

@@ -198,4 +198,5 @@ def _numbers(arcs: list[tuple[Path, Bezier]], rows: list[_Row]) -> Iterator[Text
 
 
 def _tip(path: Path) -> str:
-    return f"{path.name}: alpha {path.alpha:.3f}, {path.cost.parameters:,} parameters, {path.cost.macs:,} MACs"
+    own = f" ({path.own.parameters:,} of them the task's own)" if path.own.parameters else ""
+    return f"{path.name}: alpha {path.alpha:.3f}, {path.cost.parameters:,} parameters{own}, {path.cost.macs:,} MACs"

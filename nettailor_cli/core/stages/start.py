@@ -90,6 +90,7 @@ def _tailor(job: Job, teacher: Path | None, *, no_teacher: bool, latency_table: 
     if not ready_to_write(job, TAILOR, output):
         return delta.read_document(output)
     settings = _settings(job, TAILOR, output, teacher_settings(job, teacher))
+    refuse_to_price(settings)
     dataset = find_pictures(job.data_folder(), settings)
     settings = lengthened(settings, len(dataset.splits["train"]))
     backbone = _backbone(job)
@@ -99,13 +100,11 @@ def _tailor(job: Job, teacher: Path | None, *, no_teacher: bool, latency_table: 
         dataset,
         latency_batch="" if settings.cost == LATENCY else "the cost is not latency",
         bn_affine="" if any(map(has_norms, backbone.blocks)) else f"{backbone.arch} has no batch norms in its blocks",
-        **dict.fromkeys(_OF_THE_HINT, "there is no teacher" if no_teacher else ""),
+        **_idle_of_the_hint(settings, teacher=not no_teacher),
     )
     if settings.hint_scale == "auto":
         # gamma2 = 10 belongs to the absolute errors of the networks that the published proxies are for
         settings = replace(settings, hint_scale=RELATIVE if backbone.proxy_kind == "budgeted" else ABSOLUTE)
-    if settings.cost == LATENCY and settings.adapter_rank:
-        raise UsageError("--adapter-rank: nobody has measured the latency of adapters", "--cost macs, or no adapters")
     machine = settle_machine(job, settings)
     if settings.shared_prefix and settings.bn_stats != "frozen":
         job.progress.warn("--shared-prefix: nothing can be shared, because the batch-norm statistics are adapted")
@@ -119,6 +118,8 @@ def _tailor(job: Job, teacher: Path | None, *, no_teacher: bool, latency_table: 
         adapter_rank=settings.adapter_rank,
         logits_lead=settings.logits_lead,
     )
+    if settings.adapter_rank and not any(path.own.macs for path in graph.universal):
+        job.progress.warn("--adapter-rank has no effect: an adapter costs more than any convolution that it fits")
     latencies = job.processes.from_main(lambda: settle_latencies(job, settings, backbone, machine, latency_table))
     if latencies is not None:
         graph = latencies.on(graph, backbone, settings)  # a table that does not fit is told before hours of teaching
@@ -168,9 +169,15 @@ def _finetune(job: Job, pruned: Path, output: Path, teacher: Path | None, *, no_
             raise UsageError(f"there is no teacher at {teacher}", "name one with --teacher FILE, or say --no-teacher")
         network, _ = load_teacher(teacher, document.backbone, document.preprocessing, document.classes)
         digest = sha256_of(teacher)
-    _warn_of_idle_flags(job, settings, dataset, **dict.fromkeys(_OF_THE_HINT, "" if network else "there is no teacher"))
+    _warn_of_idle_flags(job, settings, dataset, **_idle_of_the_hint(settings, teacher=network is not None))
     bench = bench_for(job, dataset, settings, document.preprocessing, machine)
     return finetune(job, document, model.network, network, digest, settings, bench, output)
+
+
+def refuse_to_price(settings: Settings) -> None:
+    """Raises UsageError for a student whose parts have no latency in any table."""
+    if settings.cost == LATENCY and settings.adapter_rank:
+        raise UsageError("--adapter-rank: nobody has measured the latency of adapters", "--cost macs, or no adapters")
 
 
 def _settings(job: Job, stage: str, output: Path, carried: Mapping[str, Any]) -> Settings:
@@ -265,6 +272,14 @@ def _fits(job: Job, backbone: Backbone, bench: Workbench) -> bool:
         f"{job.run.teacher} was taught with another {' and '.join(differences)}",
         "choose another --run, name a teacher with --teacher, or teach again with --force",
     )
+
+
+def _idle_of_the_hint(settings: Settings, *, teacher: bool) -> dict[str, str]:
+    """Flag -> why it changes nothing."""
+    if not teacher:
+        return dict.fromkeys(_OF_THE_HINT, "there is no teacher")
+    without_nodes = "the hint has the logits alone" if settings.hint_weights == "logits" else ""
+    return dict.fromkeys(("hint", "hint_scale"), without_nodes)
 
 
 def _warn_of_idle_flags(job: Job, settings: Settings, dataset: Dataset, **reasons: str) -> None:

@@ -35,7 +35,7 @@ from nettailor_cli.core.stages.baselines import fine_tuned
 from nettailor_cli.core.stages.candidate import Fold
 from nettailor_cli.core.stages.fit import Plan, Search
 from nettailor_cli.core.stages.job import Job, settle_machine
-from nettailor_cli.core.stages.start import bench_for, start_tailor, start_teach, teacher_settings
+from nettailor_cli.core.stages.start import bench_for, refuse_to_price, start_tailor, start_teach, teacher_settings
 from nettailor_cli.core.stages.workbench import find_pictures
 
 FOLDS = 3
@@ -118,6 +118,8 @@ def _check(job: Job, asked: Asked) -> Dataset:
     carried = teacher_settings(job, None) if student is None else student.settings.get(TAILOR, {})
     stages = [resolve(stage, flags=job.flags, config=job.config, preset=job.preset) for stage in (TEACH, TAILOR)]
     settings = resolve(FINETUNE, flags=job.flags, config=job.config, preset=job.preset, carried=carried)
+    if student is None:
+        refuse_to_price(stages[1])
     if student is None and asked.max_latency is not None and stages[1].cost != "latency":
         raise UsageError("--max-latency needs a student that is tailored for latency", "--cost latency")
     most = possible_folds(settings.val_fraction)

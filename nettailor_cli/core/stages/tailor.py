@@ -78,7 +78,8 @@ class TailorTrainee:
         if run_teacher is not None:
             with torch.no_grad():
                 teacher = run_teacher(batch.images)
-            nodes = network.local_nodes(student) if self.settings.hint == "block-local" else student.nodes
+            local = self.settings.hint == "block-local" and self.settings.hint_weights != "logits"
+            nodes = network.local_nodes(student) if local else student.nodes
             omega = hint(
                 nodes,
                 student.logits,

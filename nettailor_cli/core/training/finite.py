@@ -14,7 +14,7 @@ from nettailor_cli.core.errors import RunFailed
 from nettailor_cli.core.settings import Settings
 from nettailor_cli.core.training.checkpoint import Position
 
-_TERMS = {"cross_entropy": "cross-entropy", "expected_complexity": "E[C]", "hint": "hint"}
+_TERMS = {"cross_entropy": "cross-entropy", "expected_complexity": "E[C]", "entropy": "entropy", "hint": "hint"}
 """The terms of the loss (Eq. 12), by the names of their figures."""
 
 LESS = 4.0

@@ -41,7 +41,8 @@ def _quicken(module: nn.Module, machine: Machine) -> None:
     for parent in list(module.modules()):
         _fold_pairs(parent)
     for layer in module.modules():
-        if machine.bf16 and not _trained(layer):
+        # a norm that was not folded keeps its statistics exact, as under autocast
+        if machine.bf16 and not _trained(layer) and not isinstance(layer, nn.BatchNorm2d):
             for tensor in itertools.chain(layer.parameters(recurse=False), layer.buffers(recurse=False)):
                 tensor.data = tensor.data.to(torch.bfloat16) if tensor.is_floating_point() else tensor.data
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

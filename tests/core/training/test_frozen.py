@@ -73,9 +73,12 @@ def test_the_twin_shares_what_is_trained_and_only_that(own: dict[str, Any]) -> N
     assert all(dict(twin.named_parameters())[name] is p for name, p in trained.items())
     assert next(student.stem.parameters()).dtype == torch.float32
     assert next(twin.stem.parameters()).dtype == torch.bfloat16
-    for parameter in twin.universal.parameters():
-        assert parameter.dtype == (torch.float32 if parameter.requires_grad else torch.bfloat16)
     norms = [module for module in twin.universal.modules() if isinstance(module, nn.BatchNorm2d)]
+    exact = {id(tensor) for norm in norms for tensor in (*norm.parameters(), *norm.buffers())}
+    for tensor in (*twin.universal.parameters(), *twin.universal.buffers()):
+        if tensor.is_floating_point():
+            kept = tensor.requires_grad or id(tensor) in exact
+            assert tensor.dtype == (torch.float32 if kept else torch.bfloat16)
     assert len(norms) == (19 if own else 0), "folded, but those that are tuned or stand behind an adapter"
 
 
