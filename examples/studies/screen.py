@@ -2,7 +2,7 @@
 
     python examples/studies/screen.py --data DATA --weights WEIGHTS/resnet18.safetensors --sets flowers17 gtsrb
 
-Each level is tailored, pruned by several numbers K of blocks and retrained. The default is, too, at every K: between
+Each level is tailored, pruned by several numbers K of blocks and retrained. The default is, too, by more of them: between
 its candidates lies the line of accuracy over MACs that a level's candidates are compared with, at their own MACs.
 Everything is measured on val, which chooses; no test picture is looked at. Goes on where it was stopped. Results:
 OUT/results.csv, a row per candidate, and a table on stdout, a line per level.
@@ -40,7 +40,7 @@ SETS: dict[str, list[str]] = {
     "signdigits": ["--size", "64", "--no-flip"],
     "svhn_mini": ["--size", "64", "--no-flip"],
 }
-LINE, LEVEL = (1, 2, 3, 4, 5, 6, 7), (4, 6)  # K of the default and of every level
+LINE, LEVEL = (3, 4, 5, 6, 7), (4, 6)  # K of the default and of every level
 DEFAULT = "default"
 
 
