@@ -2,9 +2,9 @@
 
     python examples/studies/screen.py --data DATA --weights WEIGHTS/resnet18.safetensors --sets flowers17 gtsrb
 
-Each level is tailored, pruned by several numbers K of blocks and retrained. The default is, too, by more of them: between
-its candidates lies the line of accuracy over MACs that a level's candidates are compared with, at their own MACs.
-Everything is measured on val, which chooses; no test picture is looked at. Goes on where it was stopped. Results:
+Each level is tailored, pruned by several numbers K of blocks and retrained. The default is, too, by more of them:
+between its candidates lies the line of accuracy over MACs that a level's candidates are compared with, at their own
+MACs. Everything is measured on val, which chooses; no test picture is looked at. Goes on where it was stopped. Results:
 OUT/results.csv, a row per candidate, and a table on stdout, a line per level.
 
 To confirm what stood out: --only FACTOR.LEVEL ... --seeds 0 1 2. A seed draws its own val, so differences are taken

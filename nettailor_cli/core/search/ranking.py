@@ -9,6 +9,7 @@ loss-cost   by how much the loss rises without it, per MAC that goes with it
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.pruning import is_whole, remove_blocks
@@ -16,10 +17,31 @@ from nettailor_cli.core.pruning import is_whole, remove_blocks
 RANKINGS = ("alpha", "alpha-cost", "loss", "loss-cost")
 
 
-def scores(graph: Graph, ranking: str, loss_of: Callable[[Graph], float], shared_prefix: int = 0) -> dict[int, float]:
+def without(graph: Graph, block: int, whole: Graph) -> Graph:
+    """`graph` without the universal `block` and all that is dead without it.
+
+    Where weak proxies went before and left the block alone in its node, those that the student `whole` has there come
+    back: weak beside the block, they are all that can stand in for it.
+    """
+    if [path.is_universal for path in graph.into(block)] == [True]:
+        fed = {0, *graph.nodes}
+        back = (path for path in whole.into(block) if not path.is_universal and path.source in fed)
+        graph = replace(graph, paths=(*graph.paths, *back))
+    return remove_blocks(graph, {block})
+
+
+def scores(
+    graph: Graph,
+    ranking: str,
+    loss_of: Callable[[Graph], float],
+    shared_prefix: int = 0,
+    *,
+    whole: Graph | None = None,
+) -> dict[int, float]:
     """Block -> score, for the universal blocks of `graph` that can go: without the others nothing reaches the output.
 
-    Blocks 1..`shared_prefix` can't, and none without which nothing would read them.
+    Blocks 1..`shared_prefix` can't, and none without which nothing would read them. `whole` is the student that `graph`
+    was made of, if it is not `graph` itself: see `without`.
 
     `loss_of` gives the loss of a network with that graph; it is called for the rankings by loss only, once for each
     block and, for loss-cost, once more for `graph` itself. Raises ValueError for an unknown ranking.
@@ -29,7 +51,7 @@ def scores(graph: Graph, ranking: str, loss_of: Callable[[Graph], float], shared
     now = loss_of(graph) if ranking == "loss-cost" else 0.0
     found: dict[int, float] = {}
     for path in graph.universal:
-        smaller = remove_blocks(graph, {path.sink})
+        smaller = without(graph, path.sink, whole or graph)
         if not is_whole(smaller, shared_prefix):
             continue
         score = loss_of(smaller) - now if ranking.startswith("loss") else path.alpha

@@ -53,10 +53,14 @@ class Fold:
 
     def scores(self, state: Delta, ranking: str) -> dict[int, float]:
         """Block -> score, see `search.ranking`."""
-        graph, tensors = state[0].graph, state[1]
-        prefix = state[0].shared_prefix
+        document, whole = state[0], self.student[0].graph
+        sources = [(document.graph, state[1]), (whole, self.student[1])]
+
+        def loss(smaller: Graph) -> float:
+            return self.loss(smaller, sources)
+
         return self.job.processes.from_main(
-            lambda: scores(graph, ranking, lambda smaller: self.loss(smaller, [(graph, tensors)]), prefix)
+            lambda: scores(document.graph, ranking, loss, document.shared_prefix, whole=whole)
         )
 
     def loss(self, graph: Graph, sources: Sequence[Source]) -> float:

@@ -36,7 +36,7 @@ from nettailor_cli.core.search.choice import (
     standard_error,
 )
 from nettailor_cli.core.search.probing import first_probe, next_probe
-from nettailor_cli.core.search.ranking import weakest
+from nettailor_cli.core.search.ranking import weakest, without
 from nettailor_cli.core.settings import TAILOR, TEACH
 from nettailor_cli.core.stages.candidate import Delta, Fold
 from nettailor_cli.core.stages.carry_out import Part
@@ -206,8 +206,8 @@ class Search:
                 if block is None:
                     break
                 fold.job.progress.note(f"search: block {block} goes ({self.plan.ranking} {ranks[block]:.3g})")
-                smaller = self._without_weak(remove_blocks(chain[-1][0].graph, {block}))
-                chain.append(self._short(fold, name, smaller, [chain[-1]], k))
+                smaller = self._without_weak(without(chain[-1][0].graph, block, fold.student[0].graph))
+                chain.append(self._short(fold, name, smaller, [chain[-1], fold.student], k))
         return chains
 
     def _swapped(self, state: Delta, k: int) -> None:

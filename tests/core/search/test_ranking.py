@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph, Path
-from nettailor_cli.core.search.ranking import RANKINGS, scores, weakest
+from nettailor_cli.core.pruning import remove_blocks
+from nettailor_cli.core.search.ranking import RANKINGS, scores, weakest, without
 
 
 def graph(*, proxies: bool = True) -> Graph:
@@ -56,6 +57,25 @@ def test_what_dies_with_a_block_counts_as_saved() -> None:
     shortcut = Path(0, 3, PROXY, 0.6, Cost(1, 1))
     whole = Graph(whole.blocks, whole.stem, whole.head, (*whole.paths, shortcut))
     assert scores(whole, "alpha-cost", no_loss)[3] == pytest.approx(0.4 / 310)
+
+
+def test_weak_proxies_come_back_where_the_block_that_they_were_weak_beside_goes() -> None:
+    whole = graph()
+    lean = whole.keeping(lambda path: path.is_universal or path.sink != 2)
+    assert lean.into(2)[0].alpha == 1
+    assert 2 not in scores(lean, "alpha", no_loss)
+    assert scores(lean, "alpha", no_loss, whole=whole)[2] == 1.0
+    smaller = without(lean, 2, whole)
+    assert [path.name for path in smaller.into(2)] == ["proxy 1-2"] and smaller.into(2)[0].alpha == 1
+    assert without(whole, 1, whole) == remove_blocks(whole, {1}), "nothing comes back where something is left"
+
+
+def test_proxies_from_nodes_that_are_gone_stay_gone() -> None:
+    whole = graph()
+    more = [Path(source, sink, PROXY, 0.1, Cost(1, 1)) for source, sink in ((0, 2), (0, 3), (1, 3))]
+    whole = Graph(whole.blocks, whole.stem, whole.head, (*whole.paths, *more))
+    lean = whole.keeping(lambda path: path.name in ("proxy 0-2", "universal 3"))
+    assert [path.name for path in without(lean, 3, whole).into(3)] == ["proxy 2-3", "proxy 0-3"]
 
 
 def test_of_equal_scores_the_first_block_goes() -> None:
