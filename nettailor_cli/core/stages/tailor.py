@@ -35,6 +35,10 @@ from nettailor_cli.core.training.loop import Group
 from nettailor_cli.core.training.precision import to_machine
 
 
+AFFINE_LR = 0.1
+"""Share of the learning rate that the blocks' own scales and shifts get: at all of it, the blocks lost the attention."""
+
+
 @dataclass
 class TailorTrainee:
     """Eq. 12 on a student, whose task parameters are all that is trained.
@@ -54,11 +58,15 @@ class TailorTrainee:
     def groups(self) -> list[Group]:
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         logits = {name: p for name, p in named.items() if p is self.module.attention.logits}
-        weights = {name: p for name, p in named.items() if name not in logits}
-        return [
+        affine = {name: p for name, p in named.items() if name.startswith("universal.") and p.dim() == 1}
+        weights = {name: p for name, p in named.items() if name not in {*logits, *affine}}
+        groups = [
             Group(weights, self.settings.lr, self.settings.weight_decay),
             Group(logits, self.settings.logits_lr, 0.0),
         ]
+        if affine:
+            groups.append(Group(affine, AFFINE_LR * self.settings.lr, self.settings.weight_decay))
+        return groups
 
     def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
         network = self.quick or self.module

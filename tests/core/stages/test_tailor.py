@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +37,19 @@ def test_logits_have_their_own_learning_rate_and_no_decay_and_the_backbone_is_in
     assert list(logits.parameters) == ["attention.logits"]
     assert {name.split(".")[0] for name in weights.parameters} == {"proxies", "head"}
     trained = {id(p) for group in (weights, logits) for p in group.parameters.values()}
+    assert trained == {id(p) for p in student.parameters() if p.requires_grad}
+
+
+def test_the_blocks_own_scales_and_shifts_learn_at_a_tenth_of_the_rate() -> None:
+    backbone = build_random("resnet18", 0)
+    backbone.preprocessing = Preprocessing(size=32)
+    own: dict[str, Any] = {"bn_affine": "tuned", "adapter_rank": 1}
+    student = Student(backbone, student_graph(backbone, 3, skips=1, **own), 3, **own)
+    weights, logits, affine = TailorTrainee(student, None, None, Settings(lr=0.5, weight_decay=0.125)).groups()
+    assert (affine.lr, affine.weight_decay) == (pytest.approx(0.05), 0.125)
+    assert len(affine.parameters) == 2 * 19 and all(name.startswith("universal.") for name in affine.parameters)
+    assert "universal.1.conv1.up.weight" in weights.parameters
+    trained = {id(p) for group in (weights, logits, affine) for p in group.parameters.values()}
     assert trained == {id(p) for p in student.parameters() if p.requires_grad}
 
 
