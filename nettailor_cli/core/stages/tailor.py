@@ -34,9 +34,8 @@ from nettailor_cli.core.training.frozen import quick, quick_twin
 from nettailor_cli.core.training.loop import Group
 from nettailor_cli.core.training.precision import to_machine
 
-
 AFFINE_LR = 0.1
-"""Share of the learning rate that the blocks' own scales and shifts get: at all of it, the blocks lost the attention."""
+"""Share of the learning rate that a task's own scales and shifts of the blocks get: at all of it attention collapsed."""
 
 
 @dataclass
