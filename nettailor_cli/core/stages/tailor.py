@@ -35,7 +35,7 @@ from nettailor_cli.core.training.loop import Group
 from nettailor_cli.core.training.precision import to_machine
 
 AFFINE_LR = 0.1
-"""Share of the learning rate that a task's own scales and shifts of the blocks get: at all of it attention collapsed."""
+"""Share of the learning rate for a task's own scales and shifts of the blocks: at all of it the attention collapsed."""
 
 
 @dataclass
