@@ -14,9 +14,10 @@ from tests.examples.recipes import conftest  # noqa: F401  puts examples/results
 
 FOLDER = Path(__file__).parents[2] / "examples" / "results"
 
+# it sleeps first: who starts it is then past the start, and waits for it
 COMMAND = """#!/bin/sh
 trap 'sleep 0.6; echo saved > saved; exit 130' INT
-echo ready
+sleep 0.5
 echo ready > ready
 while :; do sleep 0.05; done
 """
