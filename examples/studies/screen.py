@@ -20,10 +20,10 @@ import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "results"))
@@ -119,13 +119,8 @@ class Place:
 
 def between(line: Sequence[tuple[float, float]], x: float) -> float:
     """The value at `x` of the line through the points (x, y); left and right of it as at its ends."""
-    points = sorted(line)
-    if x <= points[0][0]:
-        return points[0][1]
-    for (left, low), (right, high) in pairwise(points):
-        if left <= x <= right:
-            return low + (high - low) * ((x - left) / (right - left) if right > left else 1.0)
-    return points[-1][1]
+    points = sorted(dict(sorted(line, reverse=True)).items())  # of points at the same x the lowest counts
+    return float(np.interp(x, *zip(*points, strict=True)))
 
 
 def compared(row: dict[str, Any], line: Sequence[dict[str, Any]]) -> dict[str, Any]:
