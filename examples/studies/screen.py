@@ -92,10 +92,11 @@ class Place:
         if level is None or "teach" in settings:
             teacher = run / "teacher.safetensors"
             make(teacher, "teach", *common, "--run", run)
-        student = run / "student.safetensors"
-        make(student, "tailor", *common, "--run", run, "--teacher", teacher)
+        tailored = run if level is None or {"teach", "tailor"} & set(settings) else self.out / DEFAULT
+        student = tailored / "student.safetensors"
+        make(student, "tailor", *common, "--run", tailored, "--teacher", teacher)
         for k in removals:
-            pruned, model = run / f"pruned{k}.safetensors", run / f"model{k}.safetensors"
+            pruned, model = tailored / f"pruned{k}.safetensors", run / f"model{k}.safetensors"
             make(pruned, "prune", student, "--remove", k, "-o", pruned)
             made = make(model, "finetune", pruned, "-o", model, *training, "--teacher", teacher)
             own, whole = made["totals"], made["backbone_totals"]

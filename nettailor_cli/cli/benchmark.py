@@ -127,6 +127,15 @@ def benchmark(
             show_default=False,
         ),
     ] = None,
+    proxy_depthwise: Annotated[
+        bool | None,
+        typer.Option(
+            "--proxy-depthwise/--no-proxy-depthwise",
+            help="proxies with a depthwise convolution, see nettailor tailor",
+            rich_help_panel=_CALIBRATING,
+            show_default=False,
+        ),
+    ] = None,
     output_file: Annotated[
         Path | None,
         typer.Option(
@@ -149,8 +158,8 @@ def benchmark(
         "--min-throughput": min_throughput,
     }  # fmt: skip
     of_tables = {
-        "--backbone": backbone, "--size": size, "--skips": skips, "--proxy-width": proxy_width, "-o": output_file,
-        "--force": force or None,
+        "--backbone": backbone, "--size": size, "--skips": skips, "--proxy-width": proxy_width,
+        "--proxy-depthwise": proxy_depthwise, "-o": output_file, "--force": force or None,
     }  # fmt: skip
     idle = [flag for flag, value in (of_models if calibrate else of_tables).items() if value is not None]
     if idle:
@@ -160,8 +169,9 @@ def benchmark(
         if backbone is None or output_file is None:
             raise UsageError("--calibrate needs --backbone and -o", _HOW)
         make_table(
-            output, measuring, backbone, output_file, size=size, skips=skips, proxy_width=proxy_width, force=force
-        )
+            output, measuring, backbone, output_file,
+            size=size, skips=skips, proxy_width=proxy_width, proxy_depthwise=proxy_depthwise, force=force,
+        )  # fmt: skip
     elif model is None:
         raise UsageError("which model?", _HOW)
     else:

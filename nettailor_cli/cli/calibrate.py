@@ -61,11 +61,13 @@ def make_table(
     size: int | None,
     skips: str | None,
     proxy_width: int | None,
+    proxy_depthwise: bool | None,
     force: bool,
 ) -> None:
     """Measure a backbone's parts and write the latency table `file`."""
     arch = parse_name(backbone).arch
-    student = resolve(TAILOR, flags={"skips": skips or "dense", "proxy_width": proxy_width})
+    flags = {"skips": skips or "dense", "proxy_width": proxy_width, "proxy_depthwise": proxy_depthwise}
+    student = resolve(TAILOR, flags=flags)
     refuse_to_overwrite(file, force=force)
     check_place(file)
     from nettailor_cli.core.deploy.calibrate import calibrate
@@ -78,6 +80,7 @@ def make_table(
             output,
             skips=student.skips,
             proxy_width=student.proxy_width,
+            proxy_depthwise=student.proxy_depthwise,
             batches=measuring.batches,
             stopwatch=measuring.stopwatch(),
         )

@@ -114,6 +114,7 @@ def student_graph(
     *,
     skips: int | None,
     proxy_width: int | None = None,
+    proxy_depthwise: bool = False,
     shared_prefix: int = 0,
     bn_affine: str = "frozen",
     adapter_rank: int = 0,
@@ -135,7 +136,7 @@ def student_graph(
         cost, own = counter.block(node, bn_affine, adapter_rank)
         paths[node - 1] = Path(node - 1, node, UNIVERSAL, alphas[0], cost, own)
         paths += [
-            Path(source, node, PROXY, alpha, counter.proxy(source, node, proxy_width))
+            Path(source, node, PROXY, alpha, counter.proxy(source, node, proxy_width, proxy_depthwise))
             for source, alpha in zip(sources, alphas[1:], strict=True)
         ]
     whole = counter.untouched
@@ -177,9 +178,9 @@ class _Counter:
         whole = Cost(parameters(adapted), macs(adapted.to(x.device).eval(), x)) if adapter_rank else cost
         return whole, Cost(own, whole.macs - cost.macs, 0.0)
 
-    def proxy(self, source: int, sink: int, width: int | None) -> Cost:
+    def proxy(self, source: int, sink: int, width: int | None, depthwise: bool) -> Cost:
         x = pool(self.nodes[source], between(self.backbone.scalings, source, sink))
-        proxy = self.backbone.make_proxy(source, sink, width).to(x.device).eval()
+        proxy = self.backbone.make_proxy(source, sink, width, depthwise=depthwise).to(x.device).eval()
         shapes = (x.shape, *(parameter.shape for parameter in proxy.parameters()))
         if shapes not in self._seen:
             self._seen[shapes] = Cost(parameters(proxy), macs(proxy, x))

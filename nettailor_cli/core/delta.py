@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
-SHAPING = {"bn_stats": "frozen", "bn_affine": "frozen", "adapter_rank": 0, "proxy_width": None}
+SHAPING = {
+    "bn_stats": "frozen",
+    "bn_affine": "frozen",
+    "adapter_rank": 0,
+    "proxy_width": None,
+    "proxy_depthwise": False,
+}
 """The settings that shape a student beside its graph, as `Student` takes them, with what a file means that has none."""
 
 TEACHER, STUDENT, PRUNED, MODEL = "teacher", "student", "pruned", "model"

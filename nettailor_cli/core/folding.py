@@ -7,6 +7,8 @@ Everything is computed in float64 and rounded once.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -52,19 +54,26 @@ def _double(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().double()  # in this order: some devices have no float64
 
 
-def proxy_convolutions(proxy: nn.Module) -> list[tuple[nn.Module, nn.Module | None]]:
-    """A proxy's convolutions with their batch norms (None: folded already), in order; between two lies a ReLU.
+class ProxyLayer(NamedTuple):
+    """A convolution of a proxy, its batch norm (None: it has none, or none any more), and whether a ReLU follows."""
 
-    What bypasses them is not among them.
-    """
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d | None
+    relu: bool = False
+
+
+def proxy_layers(proxy: nn.Module) -> list[ProxyLayer]:
+    """What `proxy` computes, in order. What bypasses it is not among it."""
     if isinstance(proxy, BypassedProxy):
-        return proxy_convolutions(proxy.body)
+        return proxy_layers(proxy.body)
     if isinstance(proxy, nn.Sequential):
-        return [(layer, None) for layer in proxy if isinstance(layer, nn.Conv2d)]
+        both = zip(proxy, (*list(proxy)[1:], None), strict=True)
+        return [ProxyLayer(m, None, isinstance(after, nn.ReLU)) for m, after in both if isinstance(m, nn.Conv2d)]
+    assert isinstance(proxy, (BasicProxy, BottleneckProxy))
+    looks = [ProxyLayer(proxy.depthwise, None)] if isinstance(proxy.depthwise, nn.Conv2d) else []
     if isinstance(proxy, BasicProxy):
-        return [(proxy.conv, proxy.bn)]
-    assert isinstance(proxy, BottleneckProxy)
-    return [(proxy.conv1, proxy.bn1), (proxy.conv2, proxy.bn2)]
+        return [*looks, ProxyLayer(proxy.conv, proxy.bn)]
+    return [ProxyLayer(proxy.conv1, proxy.bn1, relu=True), *looks, ProxyLayer(proxy.conv2, proxy.bn2)]
 
 
 def fold_proxies(student: Student) -> Student:
@@ -85,16 +94,16 @@ def _folded_proxy(proxy: nn.Module) -> nn.Module:
     if isinstance(proxy, nn.Sequential):
         return proxy
     layers: list[nn.Module] = []
-    for conv, bn in proxy_convolutions(proxy):
-        layers += [nn.ReLU(inplace=True)] * bool(layers) + [_folded(conv, bn)]
+    for layer in proxy_layers(proxy):
+        layers += [_folded(layer.conv, layer.norm)] + [nn.ReLU(inplace=True)] * layer.relu
     return nn.Sequential(*layers).eval()
 
 
-def _folded(conv: nn.Module, bn: nn.Module | None) -> nn.Module:
+def _folded(conv: nn.Conv2d, bn: nn.Module | None) -> nn.Module:
     weight, bias = fold(conv, bn)
-    assert isinstance(conv, nn.Conv2d)
+    size = conv.kernel_size[0]  # of proxies, 1 or 3 in both directions
     with torch.device("meta"):  # nothing to initialise: the values come next
-        new = nn.Conv2d(conv.in_channels, conv.out_channels, 1)
+        new = nn.Conv2d(conv.in_channels, conv.out_channels, size, padding=size // 2, groups=conv.groups)
     new.weight = nn.Parameter(weight.to(conv.weight), requires_grad=False)
     new.bias = nn.Parameter(bias.to(conv.weight), requires_grad=False)
     return new

@@ -5,6 +5,9 @@ Three kinds. "basic": one 1x1 convolution, about 1/18 of a basic block; two, if 
 that they stand beside, and never over 1/8; beside residual blocks of one shape their input bypasses them. So little
 can't stand in for such a block as a whole, but for what it adds.
 
+A 1x1 convolution looks at one pixel, so where a block goes its field of view goes with it. On request a depthwise 3x3
+convolution comes before a proxy's last 1x1, for 9 multiply-adds a channel: it gives back a look at the neighbours.
+
 N images, C channels, H x W pixels.
 """
 
@@ -33,29 +36,32 @@ def pool(x: Tensor, scaling: Scaling) -> Tensor:
 class BasicProxy(nn.Module):
     """1x1 convolution without bias, then batch norm; no activation. About 1/18 of a basic block."""
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, *, depthwise: bool = False) -> None:
         super().__init__()
+        self.depthwise = _depthwise(channels_in) if depthwise else nn.Identity()
         self.conv = nn.Conv2d(channels_in, channels_out, 1, bias=False)
         self.bn = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
         """`gain` (a number): what the result is multiplied by."""
-        return scaled_norm(self.bn, self.conv(x), gain)
+        return scaled_norm(self.bn, self.conv(self.depthwise(x)), gain)
 
 
 class BottleneckProxy(nn.Module):
     """1x1 convolution to `width` channels, batch norm, ReLU, 1x1 convolution back, batch norm."""
 
-    def __init__(self, channels_in: int, channels_out: int, width: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, width: int, *, depthwise: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        self.depthwise = _depthwise(width) if depthwise else nn.Identity()
         self.conv2 = nn.Conv2d(width, channels_out, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
         """`gain` (a number): what the result is multiplied by."""
-        return scaled_norm(self.bn2, self.conv2(F.relu(self.bn1(self.conv1(x)))), gain)
+        inside = F.relu(self.bn1(self.conv1(x)))
+        return scaled_norm(self.bn2, self.conv2(self.depthwise(inside)), gain)
 
 
 class BypassedProxy(nn.Module):
@@ -106,21 +112,34 @@ def budgeted_width(channels_in: int, channels_out: int, *, usual: float, least: 
     return max(1, min(round(usual / (SHARE * each)), least // (LARGEST_SHARE * each)))
 
 
-def make_proxy(kind: str, channels_in: int, channels_out: int, width: int | None = None) -> nn.Module:
-    """One with `width` channels inside; without it one of `kind` "basic" has one layer, others `bottleneck_width`."""
+def make_proxy(
+    kind: str, channels_in: int, channels_out: int, width: int | None = None, *, depthwise: bool = False
+) -> nn.Module:
+    """One with `width` channels inside; without it one of `kind` "basic" has one layer, others `bottleneck_width`.
+
+    `depthwise`: with a depthwise 3x3 convolution before its last 1x1.
+    """
     if kind == "basic" and width is None:
-        return BasicProxy(channels_in, channels_out)
-    return BottleneckProxy(channels_in, channels_out, width or bottleneck_width(channels_out))
+        return BasicProxy(channels_in, channels_out, depthwise=depthwise)
+    return BottleneckProxy(channels_in, channels_out, width or bottleneck_width(channels_out), depthwise=depthwise)
+
+
+def _depthwise(channels: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
 
 
 def start_fresh(proxy: nn.Module, generator: torch.Generator, start: str = "normal") -> None:
-    """Convolutions as N(0, 0.01^2), or for the `start` "average" as `averaging`; batch norms are 1 and 0 already.
+    """1x1 convolutions as N(0, 0.01^2), or for the `start` "average" as `averaging`; batch norms are 1 and 0 already.
 
-    What is bypassed starts near 0 in either case: its input passes already.
+    What is bypassed starts near 0 in either case: its input passes already. Depthwise convolutions start as identities,
+    so that a proxy with one starts as the one without.
     """
     for module in proxy.modules():
         if isinstance(module, nn.Conv2d):
             with torch.no_grad():
+                if module.kernel_size != (1, 1):
+                    nn.init.dirac_(module.weight, groups=module.groups)
+                    continue
                 module.weight.normal_(0.0, PROXY_STD, generator=generator)
                 if start == "average" and not isinstance(proxy, BypassedProxy):
                     module.weight.copy_(averaging(*module.weight.shape[:2])[:, :, None, None])

@@ -175,6 +175,12 @@ class Settings:
         high=65_536,
         panel="Student",
     )
+    proxy_depthwise: bool = _setting(
+        False,
+        "a depthwise 3x3 convolution in proxies, before their last 1x1: they see their neighbours",
+        stages=(TAILOR,),
+        panel="Student",
+    )
     proxy_start: str = _setting(
         "normal",
         "how proxies start: normal (at random), or average: they pass channels on, or means or copies of them; no "

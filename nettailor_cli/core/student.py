@@ -104,9 +104,9 @@ class Student(nn.Module):
 
     Takes the modules over from `backbone`; blocks that the graph doesn't keep are not referenced any more.
     `bn_stats` "frozen" leaves the backbone bit-identical; "adapt" lets its batch norms use batch statistics in
-    training and keeps the running ones with the task. `proxy_width` is the width inside proxies. Blocks of
-    which the graph says that a part is the task's own get it, in a copy, by `bn_affine` and `adapter_rank`: see
-    `adapters`.
+    training and keeps the running ones with the task. `proxy_width` and `proxy_depthwise`: see
+    `proxies.make_proxy`. Blocks of which the graph says that a part is the task's own get it, in a copy, by `bn_affine`
+    and `adapter_rank`: see `adapters`.
     """
 
     def __init__(
@@ -117,6 +117,7 @@ class Student(nn.Module):
         *,
         bn_stats: str = "frozen",
         proxy_width: int | None = None,
+        proxy_depthwise: bool = False,
         bn_affine: str = "frozen",
         adapter_rank: int = 0,
     ) -> None:
@@ -132,7 +133,10 @@ class Student(nn.Module):
         self.pooling = backbone.pooling.requires_grad_(False)
         self._own = {f"universal.{name}" for name, p in self.universal.named_parameters() if p.requires_grad}
         self.proxies = nn.ModuleDict(
-            {_key(p.source, p.sink): backbone.make_proxy(p.source, p.sink, proxy_width) for p in graph.proxies}
+            {
+                _key(p.source, p.sink): backbone.make_proxy(p.source, p.sink, proxy_width, depthwise=proxy_depthwise)
+                for p in graph.proxies
+            }
         )
         self.attention = Attention([p.sink for p in graph.paths])
         self.activation = backbone.activation

@@ -66,6 +66,8 @@ def _check_student(student: Mapping[str, Any], blocks: int) -> None:
         one_of(student["bn_affine"], "student.bn_affine", ("frozen", "tuned"))
     whole(student, "adapter_rank", "student", 0, 2**16)
     whole(student, "proxy_width", "student", 1, 2**16)
+    if not isinstance(student.get("proxy_depthwise", False), bool):
+        raise ValueError(f"student.proxy_depthwise is {_shown(student['proxy_depthwise'])}, not true or false")
     whole(student, "shared_prefix", "student", 0, blocks)
 
 

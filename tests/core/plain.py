@@ -98,12 +98,15 @@ def random_student(
     seed: int = 0,
     bn_stats: str = "frozen",
     proxy_width: int | None = None,
+    proxy_depthwise: bool = False,
     shared: bool = True,
 ) -> Student:
     """A student with random proxies (as loud as the blocks), logits, classifier and batch norms, in eval mode."""
     backbone = shared_backbone(arch) if shared else fresh_backbone(arch)
     graph = free_graph(len(strides_of(arch)), paths)
-    student = Student(backbone, graph, classes, bn_stats=bn_stats, proxy_width=proxy_width)
+    student = Student(
+        backbone, graph, classes, bn_stats=bn_stats, proxy_width=proxy_width, proxy_depthwise=proxy_depthwise
+    )
     generator = torch.Generator().manual_seed(seed)
     shake(student.proxies, seed + 1)
     with torch.no_grad():
@@ -150,9 +153,22 @@ def plain_forward(
         if stride > 1:
             x = F.max_pool2d(x, stride + 1, stride, stride // 2)
         if f"{name}.conv2.weight" in state:
-            x = F.relu(norm(conv(x, f"{name}.conv1"), f"{name}.bn1"))
+            x = look(F.relu(norm(conv(x, f"{name}.conv1"), f"{name}.bn1")), name)
             return norm(conv(x, f"{name}.conv2"), f"{name}.bn2")
-        return norm(conv(x, f"{name}.conv"), f"{name}.bn")
+        return norm(conv(look(x, name), f"{name}.conv"), f"{name}.bn")
+
+    def look(x: Tensor, name: str) -> Tensor:
+        """Every channel's own 3x3 neighbourhood, as a sum of nine shifted pictures."""
+        if f"{name}.depthwise.weight" not in state:
+            return x
+        weight, (height, width) = state[f"{name}.depthwise.weight"], x.shape[2:]
+        padded = F.pad(x, (1, 1, 1, 1))
+        shifted = [
+            weight[:, 0, i, j, None, None] * padded[:, :, i : i + height, j : j + width]
+            for i in range(3)
+            for j in range(3)
+        ]
+        return torch.stack(shifted).sum(dim=0)
 
     strides = strides_of(arch)
     stem = F.relu(norm(conv(images, "stem.conv1", 2, 3), "stem.bn1"))

@@ -183,6 +183,20 @@ def test_bottleneck_proxies_cost_two_1x1_convolutions(width: int | None) -> None
         assert path.cost.parameters == channels_in * m + 2 * m + m * channels_out + 2 * channels_out
 
 
+@pytest.mark.parametrize(("arch", "width"), [("resnet18", None), ("resnet18", 24), ("resnet50", None)])
+def test_a_depthwise_convolution_costs_nine_weights_a_channel(arch: str, width: int | None) -> None:
+    _, _, nodes = plan(arch, 72)
+    plain, looking = (
+        student_graph(at_size(arch, 72), 5, skips=2, proxy_width=width, proxy_depthwise=depthwise).proxies
+        for depthwise in (False, True)
+    )
+    for without, path in zip(plain, looking, strict=True):
+        (channels_in, _), (channels_out, side) = nodes[path.source], nodes[path.sink]
+        inside = width or (channels_in if arch == "resnet18" else max(channels_out // 32, 16))
+        assert path.cost.parameters - without.cost.parameters == 9 * inside
+        assert path.cost.macs - without.cost.macs == 9 * inside * side**2
+
+
 def test_a_pass_to_count_leaves_the_backbone_as_it_is() -> None:
     backbone = at_size("resnet18", 64)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}

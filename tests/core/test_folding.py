@@ -38,9 +38,11 @@ def test_what_is_folded_already_takes_scale_and_gain() -> None:
     assert bias.tolist() == [20.0]
 
 
+@pytest.mark.parametrize("depthwise", [False, True])
 @pytest.mark.parametrize(("arch", "bn_stats"), [("resnet18", "frozen"), ("resnet18", "adapt"), ("resnet50", "frozen")])
-def test_a_student_with_folded_proxies_computes_the_same(arch: str, bn_stats: str) -> None:
-    student = random_student(arch, triples(len(strides_of(arch)), 1), bn_stats=bn_stats, seed=3)
+def test_a_student_with_folded_proxies_computes_the_same(arch: str, bn_stats: str, *, depthwise: bool) -> None:
+    paths = triples(len(strides_of(arch)), 1)
+    student = random_student(arch, paths, bn_stats=bn_stats, proxy_depthwise=depthwise, seed=3)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     shared = {name: tensor for name, tensor in student.state_dict().items() if not name.startswith("proxies")}
     before = {name: tensor.clone() for name, tensor in shared.items()}

@@ -63,6 +63,26 @@ def test_with_a_width_inside_a_basic_proxy_has_two_convolutions_too() -> None:
     assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
 
 
+@pytest.mark.parametrize("start", ["normal", "average"])
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+def test_a_proxy_with_a_depthwise_convolution_starts_as_the_one_without(kind: str, start: str) -> None:
+    x = torch.randn(2, 6, 5, 5)
+    plain, looking = (make_proxy(kind, 6, 10, depthwise=depthwise).eval() for depthwise in (False, True))
+    for proxy in (plain, looking):
+        start_fresh(proxy, torch.Generator().manual_seed(1), start)
+    assert torch.equal(looking(x), plain(x)) and plain(x).abs().max() > 0
+    more = sum(p.numel() for p in looking.parameters()) - sum(p.numel() for p in plain.parameters())
+    assert more == 9 * (6 if kind == "basic" else 16)
+
+
+def test_a_depthwise_convolution_reaches_the_eight_neighbours_of_a_pixel() -> None:
+    proxy = make_proxy("basic", 2, 2, depthwise=True).eval()
+    x = torch.zeros(1, 2, 5, 5)
+    x[0, :, 2, 2] = 1.0
+    seen = (proxy(x) - proxy(torch.zeros_like(x)))[0, 0].abs() > 0
+    assert seen.nonzero().tolist() == [[i, j] for i in (1, 2, 3) for j in (1, 2, 3)]
+
+
 def test_averaging_passes_on_gives_means_of_neighbours_or_copies() -> None:
     x = torch.tensor([1.0, 3.0, 5.0, 11.0])
     assert torch.equal(averaging(4, 4) @ x, x)

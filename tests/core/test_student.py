@@ -83,6 +83,15 @@ def test_the_width_inside_bottleneck_proxies_can_be_chosen() -> None:
     compare_with_plain(student, "resnet50", paths, images_of(64, 1))
 
 
+@pytest.mark.parametrize(("arch", "width"), [("resnet18", None), ("resnet18", 5), ("resnet50", None)])
+def test_proxies_can_look_at_their_neighbours(arch: str, width: int | None) -> None:
+    paths = triples(len(strides_of(arch)), 2)
+    student = random_student(arch, paths, proxy_width=width, proxy_depthwise=True)
+    inside = {"resnet18": width or 64, "resnet50": 16}[arch]
+    assert student.state_dict()["proxies.0-1.depthwise.weight"].shape == (inside, 1, 3, 3)
+    compare_with_plain(student, arch, paths, images_of(64, 1))
+
+
 def test_bottleneck_proxies_have_the_released_codes_width() -> None:
     shapes = {
         n: tuple(t.shape) for n, t in random_student("resnet50", triples(16, 1)).state_dict().items() if "conv1" in n

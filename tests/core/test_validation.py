@@ -26,6 +26,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("student.bn_stats", "warm", "unknown student.bn_stats"),
     ("student.proxy_width", 10**9, "not a whole number"),
     ("student.proxy_width", True, "not a whole number"),
+    ("student.proxy_depthwise", 1, "student.proxy_depthwise is 1, not true or false"),
     ("student.shared_prefix", 3, "not a whole number from 0 to 2"),
     ("data.images", ["train"], "must be an object"),
     ("data.images", {"train": "many"}, "data.images.train is 'many'"),

@@ -90,13 +90,16 @@ class Backbone(nn.Module):
         """Images (N, 3, H, W), preprocessed -> (N, features)."""
         return self.pool(self.nodes(images)[-1])
 
-    def make_proxy(self, source: int, sink: int, width: int | None = None) -> nn.Module:
-        """A proxy from node `source` to node `sink`; `width` inside instead of the default, where it has one."""
+    def make_proxy(self, source: int, sink: int, width: int | None = None, *, depthwise: bool = False) -> nn.Module:
+        """A proxy from node `source` to node `sink`; `width` inside instead of the default, where it has one.
+
+        `depthwise`: see `proxies.make_proxy`.
+        """
         channels_in, channels_out = self.channels[source], self.channels[sink]
         if self.proxy_kind == "budgeted" and width is None:
             work = self._work[sink - 1]
             width = budgeted_width(channels_in, channels_out, usual=work.usual, least=work.least)
-        proxy = make_proxy(self.proxy_kind, channels_in, channels_out, width)
+        proxy = make_proxy(self.proxy_kind, channels_in, channels_out, width, depthwise=depthwise)
         # x_sink is x_source and what the blocks between add to it: when they go, that much stays
         return BypassedProxy(proxy) if all(self._bypassed[source:sink]) else proxy
 

@@ -44,19 +44,20 @@ def calibrate(
     *,
     skips: int | None = None,
     proxy_width: int | None = None,
+    proxy_depthwise: bool = False,
     batches: Sequence[int] = BATCHES,
     stopwatch: Stopwatch | None = None,
 ) -> LatencyTable:
     """The latencies of stem, blocks, head and the proxies of `skips` (None: all) of `arch` at `size` pixels.
 
-    At each of `batches`, the parts in turn. `proxy_width` is the width inside proxies. torch's random state
-    stays as it is. Raises UsageError when `size` is too small for `arch`.
+    At each of `batches`, the parts in turn. `proxy_width`, `proxy_depthwise`: see `proxies.make_proxy`. torch's
+    random state stays as it is. Raises UsageError when `size` is too small for `arch`.
     """
     stopwatch = stopwatch or Stopwatch()
     with torch.random.fork_rng(devices=[]):
         backbone = build_random(arch, 0)
         backbone.check_size(size)
-        parts = _Parts(backbone, machine, skips, proxy_width)
+        parts = _Parts(backbone, machine, skips, proxy_width, depthwise=proxy_depthwise)
     timings: dict[int, dict[str, Spread]] = {}
     progress.start("measuring", len(batches))
     for batch in batches:
@@ -70,6 +71,7 @@ def calibrate(
         backbone=arch,
         size=size,
         proxy_width=proxy_width,
+        proxy_depthwise=proxy_depthwise,
         machine=describe(machine),
         timings=timings,
     )
@@ -78,11 +80,13 @@ def calibrate(
 class _Parts:
     """The modules of one backbone's densest student, on the machine."""
 
-    def __init__(self, backbone: Backbone, machine: Machine, skips: int | None, proxy_width: int | None) -> None:
+    def __init__(
+        self, backbone: Backbone, machine: Machine, skips: int | None, proxy_width: int | None, *, depthwise: bool
+    ) -> None:
         self.backbone, self.machine = on_machine(backbone, machine), machine
         self.head = on_machine(nn.Linear(backbone.features, HEAD_CLASSES), machine)
         self.proxies = {
-            (source, sink): on_machine(backbone.make_proxy(source, sink, proxy_width), machine)
+            (source, sink): on_machine(backbone.make_proxy(source, sink, proxy_width, depthwise=depthwise), machine)
             for sink in range(1, len(backbone.blocks) + 1)
             for source in sources_of_proxies(sink, skips)
         }

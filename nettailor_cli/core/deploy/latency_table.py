@@ -46,18 +46,22 @@ _COMMENT = """\
 class LatencyTable:
     """Latencies in microseconds: batch size -> name of the part -> median and quartiles.
 
-    `backbone` is an ARCH (weights don't matter to a clock), `size` in pixels, `proxy_width` that inside
-    proxies (None: the default). `machine` describes where it was measured. `source` is how messages call the table.
+    `backbone` is an ARCH (weights don't matter to a clock), `size` in pixels, `proxy_width` that inside proxies (None:
+    the default), `proxy_depthwise` whether there is a depthwise convolution in them. `machine` describes where it was
+    measured. `source` is how messages call the table.
     """
 
     backbone: str
     size: int
     proxy_width: int | None
+    proxy_depthwise: bool
     machine: Mapping[str, str | int]
     timings: Mapping[int, Mapping[str, Spread]]
     source: str = field(default="the latency table", compare=False)
 
-    def on(self, graph: Graph, *, backbone: str, size: int, proxy_width: int | None, batch: int) -> Graph:
+    def on(
+        self, graph: Graph, *, backbone: str, size: int, proxy_width: int | None, proxy_depthwise: bool, batch: int
+    ) -> Graph:
         """`graph` with this table's medians at `batch` as latencies of its parts.
 
         The other arguments say what the graph is of. Raises FileError when the table is of something else or lacks a
@@ -65,6 +69,7 @@ class LatencyTable:
         """
         command = f"nettailor benchmark --calibrate --backbone {backbone} --size {size}"
         command += "" if proxy_width is None else f" --proxy-width {proxy_width}"
+        command += " --proxy-depthwise" if proxy_depthwise else ""
         command += f" --batch {batch}" if batch not in self.timings else ""
         hint = f"make one that fits: {command} -o FILE"
         if (self.backbone, self.size) != (backbone, size):
@@ -74,6 +79,11 @@ class LatencyTable:
         if graph.proxies and self.proxy_width != proxy_width:
             own, needed = (width or "the default" for width in (self.proxy_width, proxy_width))
             raise FileError(f"{self.source} is of proxies of width {own}; {needed} is needed", hint)
+        if graph.proxies and self.proxy_depthwise != proxy_depthwise:
+            own, needed = ("with" if there else "without" for there in (self.proxy_depthwise, proxy_depthwise))
+            raise FileError(
+                f"{self.source} is of proxies {own} a depthwise convolution; some {needed} one are needed", hint
+            )
         if batch not in self.timings:
             there = ", ".join(map(str, self.timings))
             raise FileError(f"{self.source} has batch sizes {there}, not {batch}", hint)
@@ -114,6 +124,7 @@ class LatencyTable:
             "backbone": self.backbone,
             "size": self.size,
             "proxy_width": self.proxy_width,
+            "proxy_depthwise": self.proxy_depthwise,
             "machine": dict(self.machine),
             "batches": {
                 str(batch): {name: spread.to_json() for name, spread in timings.items()}
@@ -123,8 +134,9 @@ class LatencyTable:
 
     def to_toml(self) -> str:
         """Equal tables give equal texts. Times are rounded to a tenth of a microsecond."""
-        width = {} if self.proxy_width is None else {"proxy_width": self.proxy_width}
-        head = {"format": FORMAT, "unit": UNIT, "backbone": self.backbone, "size": self.size, **width}
+        proxies = {"proxy_width": self.proxy_width, "proxy_depthwise": self.proxy_depthwise or None}
+        told = {name: value for name, value in proxies.items() if value is not None}
+        head = {"format": FORMAT, "unit": UNIT, "backbone": self.backbone, "size": self.size, **told}
         parts = [_COMMENT + tomli_w.dumps({**head, "machine": dict(self.machine)})]
         for batch, timings in self.timings.items():
             longest = max(map(len, timings)) + 2
@@ -168,6 +180,9 @@ def _content(document: Mapping[str, Any]) -> dict[str, Any]:
     for name, number in (("size", document["size"]), ("proxy_width", 1 if width is None else width)):
         if type(number) is not int or number < 1:
             raise ValueError(f"{name} is {number!r}, not a whole number above zero")
+    depthwise = document.get("proxy_depthwise", False)
+    if not isinstance(depthwise, bool):
+        raise ValueError(f"proxy_depthwise is {depthwise!r}, not true or false")
     machine = document["machine"]
     if not isinstance(machine, dict) or not all(type(value) in (str, int) for value in machine.values()):
         raise TypeError("[machine] has to hold texts and whole numbers")
@@ -179,6 +194,7 @@ def _content(document: Mapping[str, Any]) -> dict[str, Any]:
         "backbone": str(document["backbone"]),
         "size": document["size"],
         "proxy_width": width,
+        "proxy_depthwise": depthwise,
         "machine": machine,
         "timings": {
             int(key.removeprefix(_BATCH)): {name: _spread(name, row) for name, row in document[key].items()}

@@ -21,7 +21,7 @@ from nettailor_cli.core.backbones.tracing import Traced, trace
 from nettailor_cli.core.deploy.emitting import Emitter, Record, Value, tensors_of
 from nettailor_cli.core.deploy.plan import IMAGE, LOGITS, Plan, Step, needed
 from nettailor_cli.core.errors import UsageError
-from nettailor_cli.core.folding import proxy_convolutions
+from nettailor_cli.core.folding import proxy_layers
 from nettailor_cli.core.graph import NOTHING, Path, untouched
 from nettailor_cli.core.proxies import BypassedProxy
 from nettailor_cli.core.scaling import Scaling, between
@@ -126,11 +126,10 @@ class _Builder:
                 name = f"{x.name}_pooled{scaling.stride}{inset}"
                 self._pooled[path.source, scaling] = self.emit.max_pool(x, name, *scaling.window).alone
             x = self._pooled[path.source, scaling]
-        layers = proxy_convolutions(proxy)
-        for number, (conv, norm) in enumerate(layers, start=1):
+        for number, layer in enumerate(proxy_layers(proxy), start=1):
             name = f"proxy{path.source}_{path.sink}_conv{number}"
-            x = self.emit.conv(x, name, conv, norm)
-            if number < len(layers):
+            x = self.emit.conv(x, name, layer.conv, layer.norm)
+            if layer.relu:
                 x = self.emit.relu(x, name)
         return x
 

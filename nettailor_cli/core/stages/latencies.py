@@ -43,6 +43,7 @@ class Latencies:
             backbone=backbone.arch,
             size=backbone.preprocessing.size,
             proxy_width=settings.proxy_width,
+            proxy_depthwise=settings.proxy_depthwise,
             batch=self.batch,
         )
 
@@ -73,6 +74,7 @@ def settle_latencies(
             replace(machine, bf16=False),
             job.progress,
             proxy_width=settings.proxy_width,
+            proxy_depthwise=settings.proxy_depthwise,
             batches=tuple(dict.fromkeys((*BATCHES, settings.latency_batch))),
         )
         data, source = measured.to_toml().encode(), kept

@@ -113,6 +113,7 @@ def _tailor(job: Job, teacher: Path | None, *, no_teacher: bool, latency_table: 
         len(dataset.classes),
         skips=settings.skips,
         proxy_width=settings.proxy_width,
+        proxy_depthwise=settings.proxy_depthwise,
         shared_prefix=settings.shared_prefix,
         bn_affine=settings.bn_affine,
         adapter_rank=settings.adapter_rank,

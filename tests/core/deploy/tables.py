@@ -25,8 +25,10 @@ def spread(median: float) -> Spread:
     return Spread(median, median - 0.5, median + 1.5)
 
 
-def hand_made(size: int = 32, backbone: str = "resnet18", proxy_width: int | None = None) -> LatencyTable:
+def hand_made(
+    size: int = 32, backbone: str = "resnet18", proxy_width: int | None = None, *, proxy_depthwise: bool = False
+) -> LatencyTable:
     timings = {
         batch: {name: spread(factor * median) for name, median in PARTS.items()} for batch, factor in ((1, 1), (32, 20))
     }
-    return LatencyTable(backbone, size, proxy_width, MACHINE, timings)
+    return LatencyTable(backbone, size, proxy_width, proxy_depthwise, MACHINE, timings)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from nettailor_cli.core.backbones import backbone
 from nettailor_cli.core.deploy.calibrate import calibrate
 from nettailor_cli.core.deploy.latency_table import LatencyTable
 from nettailor_cli.core.progress import Silent
+from nettailor_cli.core.proxies import make_proxy
 from nettailor_cli.core.training.precision import Machine
 from tests.core.deploy.clocks import CPU
 
@@ -66,7 +68,7 @@ def test_every_block_and_proxy_has_a_row_and_equal_shapes_are_measured_once() ->
 class MinusFive(nn.Module):
     """In a proxy's place: takes what a proxy takes, gives -5 where it gives something."""
 
-    def __init__(self, kind: str, channels_in: int, channels_out: int, width: int | None) -> None:
+    def __init__(self, kind: str, channels_in: int, channels_out: int, width: int | None, *, depthwise: bool) -> None:
         super().__init__()
         self.channels_in, self.channels_out = channels_in, channels_out
 
@@ -107,6 +109,22 @@ def test_the_width_of_proxies_is_kept() -> None:
     assert wide.proxy_width == 24 and len(wide.timings[1]) == 2 + 16 + 16
     basic = calibrate("resnet18", 32, CPU, Silent(), skips=1, proxy_width=24, batches=(1,), stopwatch=Recorder())
     assert basic.proxy_width == 24
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_proxies_are_measured_with_the_depthwise_convolutions_that_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, *, depthwise: bool
+) -> None:
+    made: list[bool] = []
+
+    def make(*words: Any, depthwise: bool) -> nn.Module:
+        made.append(depthwise)
+        return make_proxy(*words, depthwise=depthwise)
+
+    monkeypatch.setattr(backbone, "make_proxy", make)
+    asked: dict[str, Any] = {"skips": 1, "proxy_depthwise": depthwise, "batches": (1,)}
+    table = calibrate("resnet18", 32, CPU, Silent(), **asked, stopwatch=Recorder())
+    assert table.proxy_depthwise == depthwise and made == [depthwise] * 8
 
 
 def test_bf16_is_measured_in_bf16() -> None:

@@ -10,7 +10,7 @@ from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph, Path
 from tests.core.deploy.tables import MACHINE, PARTS, hand_made, spread
 
-ASKED = {"backbone": "resnet18", "size": 32, "proxy_width": None, "batch": 1}
+ASKED = {"backbone": "resnet18", "size": 32, "proxy_width": None, "proxy_depthwise": False, "batch": 1}
 
 
 def graph(blocks: int = 8, sources: tuple[int, ...] = (0, 6)) -> Graph:
@@ -22,7 +22,7 @@ def graph(blocks: int = 8, sources: tuple[int, ...] = (0, 6)) -> Graph:
 
 
 def test_a_table_is_read_back_as_it_was_written() -> None:
-    for table in (hand_made(), hand_made(proxy_width=24)):
+    for table in (hand_made(), hand_made(proxy_width=24), hand_made(proxy_depthwise=True)):
         assert LatencyTable.from_toml(table.to_toml(), "here") == table
 
 
@@ -82,6 +82,7 @@ def test_a_graph_gets_the_medians_of_its_own_parts_and_nothing_else_changes() ->
         ),
         ({"size": 224}, "is of resnet18 at 32 px; resnet18 at 224 px is needed", "--backbone resnet18 --size 224"),
         ({"proxy_width": 24}, "of proxies of width the default; 24 is needed", "--proxy-width 24"),
+        ({"proxy_depthwise": True}, "proxies without a depthwise convolution; some with one", "--proxy-depthwise"),
         ({"batch": 8}, "has batch sizes 1, 32, not 8", "--batch 8"),
     ],
 )

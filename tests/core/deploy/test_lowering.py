@@ -36,6 +36,16 @@ def test_equals_the_unfolded_network(arch: str, skips: int | None) -> None:
     check(random_student(arch, paths, seed=5), arch, paths)
 
 
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_equals_it_with_depthwise_convolutions_in_the_proxies(arch: str) -> None:
+    paths = triples(len(strides_of(arch)), 2)
+    student = random_student(arch, paths, seed=5, proxy_depthwise=True)
+    check(student, arch, paths)
+    assert {step.groups for step in lower(student)[0].steps if step.output.startswith("proxy3_4")} == {1, 128, 16} - {
+        16 if arch == "resnet18" else 128
+    }
+
+
 def test_equals_it_at_a_size_that_halves_unevenly() -> None:
     paths = triples(8, 3)
     check(random_student("resnet18", paths, seed=6), "resnet18", paths, size=50)

@@ -65,7 +65,7 @@ def test_without_a_table_this_machine_is_measured_and_told(
     tmp_path: Path, backbone: Backbone, asked: list[tuple[tuple[Any, ...], dict[str, Any]]]
 ) -> None:
     words = Words()
-    settings = Settings(cost="latency", latency_batch=4, proxy_width=8)
+    settings = Settings(cost="latency", latency_batch=4, proxy_width=8, proxy_depthwise=True)
     found = settle_latencies(job_in(tmp_path, words), settings, backbone, CPU, None)
     assert found is not None and found.table == hand_made() and found.batch == 4
     assert found.data == hand_made().to_toml().encode()
@@ -73,6 +73,7 @@ def test_without_a_table_this_machine_is_measured_and_told(
     ((args, options),) = asked
     assert args[:2] == ("resnet18", 32)
     assert options["batches"] == (1, 32, 4) and options["proxy_width"] == 8
+    assert options["proxy_depthwise"] is True
     assert "so this machine is measured" in words.notes[0] and words.notes[1:] == hand_made().summary()
     assert list(tmp_path.iterdir()) == []  # what a run keeps is written when everything was found to fit
 
