@@ -5,7 +5,8 @@ N images of S x S pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class StandaloneNetwork(nn.Module):
         self.output = output
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
+        self._spent = _spent(plan)
         self.dtype = next(iter(tensors.values())).dtype
         self._outside = torch.float64 if self.dtype == torch.float64 else torch.float32
         scale, shift = normalisation(preprocessing)
@@ -91,9 +93,37 @@ class StandaloneNetwork(nn.Module):
     def _run(self, step: Step, inputs: list[Tensor]) -> Tensor:
         if step.op in ("conv", "linear", "layer_norm"):
             y = _WEIGHTED[step.op](step, inputs[0], getattr(self, step.weight), getattr(self, step.bias))
+        elif step.op == "add":
+            y = _sum(inputs, self._spent.get(step.output))
         else:
             y = _PLAIN[step.op](step, *inputs)
-        return y.relu() if step.relu else y
+        return y.relu_() if step.relu else y  # of a conv, add or linear: nobody else has seen it yet
+
+
+def _spent(plan: Plan) -> dict[str, int]:
+    """Sum -> which of its inputs may take up the others: a convolution made it, for this sum alone.
+
+    Large maps go through memory once less for every tensor that need not be new.
+    """
+    made = {step.output for step in plan.steps if step.op == "conv"}
+    reads = Counter(name for step in plan.steps for name in step.inputs)
+    found: dict[str, int] = {}
+    for step in plan.steps:
+        own = [i for i, name in enumerate(step.inputs) if name in made and reads[name] == 1]
+        if step.op == "add" and own:
+            found[step.output] = own[0]
+    return found
+
+
+def _sum(inputs: Sequence[Tensor], spent: int | None) -> Tensor:
+    """Of all `inputs`; the one numbered `spent` is overwritten with it."""
+    if spent is None:
+        total, rest = (inputs[0] + inputs[1], inputs[2:]) if len(inputs) > 1 else (inputs[0].clone(), ())
+    else:
+        total, rest = inputs[spent], [*inputs[:spent], *inputs[spent + 1 :]]
+    for x in rest:
+        total += x
+    return total
 
 
 def _conv(step: Step, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -111,7 +141,6 @@ def _layer_norm(step: Step, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 _WEIGHTED = {"conv": _conv, "linear": _linear, "layer_norm": _layer_norm}
 _PLAIN: dict[str, Callable[..., Tensor]] = {
     "max_pool": lambda step, x: F.max_pool2d(x, step.kernel, step.stride, step.padding, ceil_mode=step.ceil),
-    "add": lambda step, *inputs: sum(inputs[1:], start=inputs[0]),
     "mean": lambda step, x: x.mean(dim=(2, 3)),
     "avg_pool": lambda step, x: F.avg_pool2d(x, step.kernel, step.stride, step.padding, ceil_mode=step.ceil),
     "average": lambda step, x: x.mean(dim=(2, 3), keepdim=True),
