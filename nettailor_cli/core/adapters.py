@@ -9,10 +9,11 @@ Neither changes a network at its start: gamma and beta are the backbone's, and `
 from __future__ import annotations
 
 import copy
-import itertools
 
 import torch
 from torch import Tensor, nn
+
+from nettailor_cli.core.state import sharing_copy
 
 
 class AdaptedConv(nn.Module):
@@ -49,9 +50,7 @@ def with_own_parts(block: nn.Module, *, bn_affine: str = "frozen", adapter_rank:
     convs = [name for name, layer in block.named_modules() if adaptable(layer, adapter_rank)]
     if not norms and not convs:
         return block
-    tuned = {id(parameter) for norm in norms for parameter in norm.parameters()}
-    tensors = itertools.chain(block.parameters(), block.buffers())
-    own = copy.deepcopy(block, {id(tensor): tensor for tensor in tensors if id(tensor) not in tuned})
+    own = sharing_copy(block, (parameter for norm in norms for parameter in norm.parameters()))
     for norm in _norms(own) if norms else []:
         norm.requires_grad_(True)
     for name in convs:

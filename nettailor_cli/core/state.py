@@ -1,13 +1,25 @@
-"""Tensors by name: copying one state into another, strictly; looking for numbers that are none."""
+"""Tensors by name: copying one state into another, strictly; looking for numbers that are none; sharing them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nettailor_cli.core.errors import FileError
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def sharing_copy(module: M, copied: Iterable[Tensor] = ()) -> M:
+    """A copy of `module` that holds the very same parameters and buffers, but for copies of those in `copied`."""
+    apart = {id(tensor) for tensor in copied}
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors if id(tensor) not in apart})
 
 
 def copy_state(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:

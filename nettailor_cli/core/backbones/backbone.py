@@ -5,7 +5,6 @@ Legend: N images, H x W pixels, L blocks, nodes 0..L (node 0 is the stem's outpu
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Collection, Mapping
 from typing import Self
@@ -23,6 +22,7 @@ from nettailor_cli.core.backbones.measures import bears, measured
 from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.proxies import BypassedProxy, budgeted_width, make_proxy
+from nettailor_cli.core.state import sharing_copy
 
 
 class Backbone(nn.Module):
@@ -162,7 +162,7 @@ class Backbone(nn.Module):
 
     def with_own_statistics(self) -> Self:
         """A second view of this backbone: the very same parameters, and a copy of the batch-norm statistics."""
-        return copy.deepcopy(self, {id(parameter): parameter for parameter in self.parameters()})
+        return sharing_copy(self, self.buffers())
 
     def freeze(self) -> Self:
         """No parameter asks for a gradient from here on."""

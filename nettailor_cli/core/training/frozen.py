@@ -5,7 +5,6 @@ The arithmetic is the same up to rounding. A frozen weight that stays in fp32 is
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from nettailor_cli.core.state import sharing_copy
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.training.precision import Machine
 
@@ -30,29 +30,40 @@ def quick_twin(student: Student, machine: Machine) -> Student:
     """
     if student.bn_stats != "frozen":
         return student
-    frozen = copy.deepcopy(student.frozen(), {id(p): p for p in student.parameters() if p.requires_grad})
+    frozen = {name: sharing_copy(part) for name, part in student.frozen().items()}
     for part in frozen.values():
         _quicken(part, machine)
     return student.on(frozen)
 
 
 def _quicken(module: nn.Module, machine: Machine) -> None:
-    """Fold and cast what is frozen in `module`, in place."""
+    """Fold and cast what is frozen in `module`, in place; its tensors, which others may hold as well, stay as they are.
+
+    Layer by layer, so that there are never two of all weights in fp32.
+    """
     for parent in list(module.modules()):
-        _fold_pairs(parent)
+        _fold_pairs(parent, machine)
     for layer in module.modules():
-        # a norm that was not folded keeps its statistics exact, as under autocast
-        if machine.bf16 and not _trained(layer) and not isinstance(layer, nn.BatchNorm2d):
-            for tensor in itertools.chain(layer.parameters(recurse=False), layer.buffers(recurse=False)):
-                tensor.data = tensor.data.to(torch.bfloat16) if tensor.is_floating_point() else tensor.data
+        _cast(layer, machine)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _cast(layer: nn.Module, machine: Machine) -> nn.Module:
+    """What is frozen in `layer` itself in the compute type."""
+    # a norm that was not folded keeps its statistics exact, as under autocast
+    if machine.bf16 and not _trained(layer) and not isinstance(layer, nn.BatchNorm2d):
+        for name, parameter in list(layer.named_parameters(recurse=False)):
+            setattr(layer, name, nn.Parameter(parameter.to(torch.bfloat16), requires_grad=False))
+        for name, buffer in list(layer.named_buffers(recurse=False)):
+            setattr(layer, name, buffer.to(torch.bfloat16) if buffer.is_floating_point() else buffer)
+    return layer
 
 
 def _trained(layer: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in layer.parameters(recurse=False))
 
 
-def _fold_pairs(parent: nn.Module) -> None:
+def _fold_pairs(parent: nn.Module, machine: Machine) -> None:
     """Every convolution of torch's among `parent`'s children that a batch norm follows takes it over.
 
     The blocks' children are registered in the order in which they run (tests compare every family's output); a traced
@@ -61,7 +72,7 @@ def _fold_pairs(parent: nn.Module) -> None:
     pairs = _traced_pairs(parent) if isinstance(parent, fx.GraphModule) else itertools.pairwise(parent.named_children())
     for (name, conv), (following, norm) in list(pairs):
         if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and not (_trained(conv) or _trained(norm)):
-            setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+            setattr(parent, name, _cast(fuse_conv_bn_eval(conv, norm), machine))
             setattr(parent, following, nn.Identity())
 
 

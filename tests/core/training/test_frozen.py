@@ -82,6 +82,15 @@ def test_the_twin_shares_what_is_trained_and_only_that(own: dict[str, Any]) -> N
     assert len(norms) == (19 if own else 0), "folded, but those that are tuned or stand behind an adapter"
 
 
+@pytest.mark.parametrize("arch", ["resnet18", "densenet121"])
+def test_to_make_a_network_quick_changes_no_tensor_that_others_may_hold(arch: str) -> None:
+    network = lively(arch)
+    held = {name: (tensor, tensor.clone()) for name, tensor in network.state_dict(keep_vars=True).items()}
+    quick(network, BF16)
+    for tensor, before in held.values():
+        assert tensor.dtype == before.dtype and torch.equal(tensor, before)
+
+
 @with_and_without_own_parts
 def test_the_twins_output_and_gradients_are_the_students(own: dict[str, Any]) -> None:
     student = make_student(own=own)
