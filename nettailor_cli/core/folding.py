@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nettailor_cli.core.proxies import BasicProxy, BottleneckProxy, BypassedProxy
+from nettailor_cli.core.proxies import BasicProxy, BottleneckProxy, BypassedProxy, Depthwise
 from nettailor_cli.core.student import Student
 
 
@@ -70,7 +70,7 @@ def proxy_layers(proxy: nn.Module) -> list[ProxyLayer]:
         both = zip(proxy, (*list(proxy)[1:], None), strict=True)
         return [ProxyLayer(m, None, isinstance(after, nn.ReLU)) for m, after in both if isinstance(m, nn.Conv2d)]
     assert isinstance(proxy, (BasicProxy, BottleneckProxy))
-    looks = [ProxyLayer(proxy.depthwise, None)] if isinstance(proxy.depthwise, nn.Conv2d) else []
+    looks = [ProxyLayer(proxy.depthwise, None)] if isinstance(proxy.depthwise, Depthwise) else []
     if isinstance(proxy, BasicProxy):
         return [*looks, ProxyLayer(proxy.conv, proxy.bn)]
     return [ProxyLayer(proxy.conv1, proxy.bn1, relu=True), *looks, ProxyLayer(proxy.conv2, proxy.bn2)]

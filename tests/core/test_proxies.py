@@ -5,6 +5,7 @@ import torch
 
 from nettailor_cli.core.proxies import (
     BypassedProxy,
+    Depthwise,
     averaging,
     bottleneck_width,
     budgeted_width,
@@ -73,6 +74,19 @@ def test_a_proxy_with_a_depthwise_convolution_starts_as_the_one_without(kind: st
     assert torch.equal(looking(x), plain(x)) and plain(x).abs().max() > 0
     more = sum(p.numel() for p in looking.parameters()) - sum(p.numel() for p in plain.parameters())
     assert more == 9 * (6 if kind == "basic" else 16)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 4), (3, 3), (6, 5)])
+def test_a_depthwise_convolution_is_torchs_and_its_gradients_are_at_every_size(size: tuple[int, int]) -> None:
+    ours, theirs = Depthwise(4), torch.nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    x = [torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2)]
+    y = [layer(images) for layer, images in zip((ours, theirs), x, strict=True)]
+    torch.testing.assert_close(y[0], y[1])
+    for result in y:
+        result.square().sum().backward()
+    torch.testing.assert_close(x[0].grad, x[1].grad)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
 
 
 def test_a_depthwise_convolution_reaches_the_eight_neighbours_of_a_pixel() -> None:
