@@ -56,3 +56,31 @@ def test_the_table_has_a_line_per_level_the_largest_gain_first() -> None:
     assert shown[2] == "| entropy | 1 | +5.0 | +5.0 ... +5.0 | -0.500 | 60 % | 1 |"
     assert shown[3] == "| skips | 1 | -0.5 | -2.0 ... +1.0 | +0.050 | 40 % | 2 |"
     assert len(shown) == 4
+
+
+@pytest.mark.parametrize(
+    ("stage", "teacher", "student"),
+    [("teach", "x.y", "x.y"), ("tailor", "default", "x.y"), ("finetune", "default", "default")],
+)
+def test_a_level_shares_what_comes_before_the_stage_that_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, teacher: str, student: str
+) -> None:
+    made: dict[str, list[Path]] = {}
+
+    def make(file: Path, command: str, *words: object) -> dict[str, Any]:
+        made.setdefault(command, []).append(file)
+        metrics = {name: {"accuracy": 1.0, "loss": 1.0, "images": 1} for name in ("teacher", "student", "model")}
+        totals = {"macs": 1, "parameters": 1, "task_parameters": 1}
+        return {"totals": totals, "backbone_totals": totals, "graph": {"paths": []}, "metrics": metrics}
+
+    monkeypatch.setattr(screen, "make", make)
+    place = screen.Place(tmp_path, "digits", 0, (), "fp32")
+    rows = list(place.candidates(screen.Level("x", "y", {stage: {"lr": 0.5}}), (4, 6)))
+    assert [row["k"] for row in rows] == [4, 6]
+    assert made["tailor"] == [tmp_path / student / "student.safetensors"]
+    assert made["prune"] == [tmp_path / student / f"pruned{k}.safetensors" for k in (4, 6)]
+    assert made["finetune"] == [tmp_path / "x.y" / f"model{k}.safetensors" for k in (4, 6)]
+    # who has no teacher of its own is given the default's, which was made before
+    assert made.get("teach", [tmp_path / "default" / "teacher.safetensors"]) == [
+        tmp_path / teacher / "teacher.safetensors"
+    ]
