@@ -2,10 +2,10 @@
 
     python examples/results/nine_sets.py --data DATA --weights WEIGHTS/resnet18.safetensors --out runs/nine_sets
 
-Every fit is run with --baselines: all of them, fine-tuned for the same number of epochs, are measured on test as well.
-Goes on where it was stopped. Results: OUT/results.csv, a row per set and seed;
-the table on stdout, with the rank correlation between the kept MACs and the error of the classifier on frozen
-features.
+After all fits of a seed each is run again with --baselines: all of them, fine-tuned for the same number of epochs, are
+measured on test as well. Goes on where it was stopped; several of these can share OUT, each with other --sets, and the
+same command without --sets puts their results together. Results: OUT/results.csv, a row per set and seed; the table on
+stdout, with the rank correlation between the kept MACs and the error of the classifier on frozen features.
 """
 
 from __future__ import annotations
@@ -21,32 +21,31 @@ from typing import Any
 from tool import mean_and_spread, nettailor, on_test
 
 SEEDS = (0, 1, 2)
-SIZE = 64
 SETS: dict[str, list[str]] = {
     "omniglot": ["--no-flip"],
     "gtsrb": ["--no-flip", "--group", r"^[^/]+/\d+"],  # a track of frames stays on one side
     "svhn_mini": ["--no-flip"],
     "fashion_mnist": [],
     "signdigits": [],
-    "dtd10": ["--size", "96"],
-    "grocery": ["--size", "96"],
-    "flowers17": ["--size", "96"],
-    "flowers102": ["--size", "96"],
+    "dtd10": [],
+    "grocery": [],
+    "flowers17": [],
+    "flowers102": [],
 }
 
 
-def fit(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+def fit(name: str, seed: int, arguments: argparse.Namespace, *, baselines: bool = False) -> dict[str, Any]:
     """What `nettailor fit` says, and the seconds that it took."""
-    run, kept = arguments.out / f"{name}-{seed}", arguments.out / f"{name}-{seed}.json"
+    kept = arguments.out / f"{name}-{seed}{'-baselines' if baselines else ''}.json"
     if not kept.exists():
         started = time.time()
-        size = [] if "--size" in SETS[name] else ["--size", SIZE]
-        start = ["--backbone", arguments.arch, "--weights", arguments.weights, "--data", arguments.data / name]
-        options = ["--seed", seed, "--precision", arguments.precision, *size, *SETS[name]]
-        fitted = nettailor("fit", *start, "--run", run, *options, "--resume", may_miss=True)
-        fitted["seconds"] = time.time() - started
-        nettailor("fit", *start, "--run", run, *options, "--resume", "--baselines", may_miss=True)
-        kept.write_text(json.dumps(fitted))
+        fitted = nettailor(
+            "fit", "--backbone", arguments.arch, "--weights", arguments.weights, "--data", arguments.data / name,
+            "--run", arguments.out / f"{name}-{seed}", "--seed", seed, "--size", arguments.size,
+            "--precision", arguments.precision, *SETS[name], "--resume", *(["--baselines"] if baselines else []),
+            may_miss=True,
+        )  # fmt: skip
+        kept.write_text(json.dumps({**fitted, "seconds": time.time() - started}))
     return json.loads(kept.read_text())
 
 
@@ -118,6 +117,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--out", type=Path, default=Path("runs/nine_sets"))
+    parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
@@ -126,7 +126,10 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
         for name in arguments.sets:
+            fit(name, seed, arguments)
+        for name in arguments.sets:
             fitted = fit(name, seed, arguments)
+            fit(name, seed, arguments, baselines=True)
             run = arguments.out / f"{name}-{seed}"
             accuracies = {kind: on_test(file, arguments.data / name) for kind, file in networks(run).items()}
             totals, whole = fitted["totals"], fitted["backbone_totals"]
