@@ -72,6 +72,13 @@ class Place:
     words: tuple[object, ...]
     precision: str
 
+    @classmethod
+    def of(cls, arguments: argparse.Namespace, name: str, seed: int) -> Place:
+        """Under --out, with the backbone and data of the command line."""
+        weights = ["--weights", arguments.weights] if arguments.weights else []
+        words = ("--backbone", arguments.backbone, *weights, "--data", arguments.data / name, "--seed", seed)
+        return cls(arguments.out / f"{name}-{seed}", name, seed, (*words, *SETS[name]), arguments.precision)
+
     @property
     def teacher(self) -> Path:
         return self.out / DEFAULT / "teacher.safetensors"
@@ -174,18 +181,7 @@ def main() -> None:
     if unknown := {*(arguments.only or [])} - {level.label for level in levels}:
         parser.error(f"no level is called {', '.join(sorted(unknown))}: see {arguments.factors}")
     levels = [level for level in levels if not arguments.only or level.label in arguments.only]
-    places = [
-        Place(
-            arguments.out / f"{name}-{seed}",
-            name,
-            seed,
-            ("--backbone", arguments.backbone, *(["--weights", arguments.weights] if arguments.weights else []),
-             "--data", arguments.data / name, "--seed", seed, *SETS[name]),
-            arguments.precision,
-        )
-        for name in arguments.sets
-        for seed in arguments.seeds
-    ]  # fmt: skip
+    places = [Place.of(arguments, name, seed) for name in arguments.sets for seed in arguments.seeds]
     lines = {place: list(place.candidates(None, LINE)) for place in places}
     rows = [compared(row, line) for line in lines.values() for row in line]
     for level in levels:
