@@ -63,7 +63,7 @@ def leanest(candidates: Sequence[int], accuracy: Callable[[int], float], least: 
     return candidates[low - 1] if low > 0 else max(found, key=lambda k: found[k])
 
 
-def mean_and_spread(values: Sequence[float], sign: str = "") -> str:
-    """Mean ± standard deviation over the seeds."""
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):{sign}.1f}{spread}"
+def mean_and_spread(values: Sequence[float], sign: str = "", *, digits: int = 1) -> str:
+    """Mean ± standard deviation, over the seeds for instance."""
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{sign}.{digits}f}{spread}"

@@ -27,7 +27,7 @@ import numpy as np
 import tomli_w
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "results"))
-from tool import make, val_accuracy
+from tool import make, mean_and_spread, val_accuracy
 
 SETS: dict[str, list[str]] = {
     "dtd10": ["--size", "64"],
@@ -143,10 +143,10 @@ def compared(row: dict[str, Any], line: Sequence[dict[str, Any]]) -> dict[str, A
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown, a line per level, the largest gain of loss first: means over sets, seeds and K, and the range."""
+    """Markdown, a line per level, the largest gain of loss first: mean ± standard deviation over sets, seeds and K."""
     lines = [
-        "| factor | level | accuracy, points | from ... to | loss | MACs | candidates |",
-        "|---|---|---|---|---|---|---|",
+        "| factor | level | accuracy, points | loss | better in | MACs |",
+        "|---|---|---|---|---|---|",
     ]
     levels: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
@@ -157,10 +157,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         return statistics.mean(row[what] for row in own)
 
     for (factor, level), own in sorted(levels.items(), key=lambda item: mean(item[1], "loss_difference")):
-        points = [row["accuracy_difference"] for row in own]
+        points, losses = ([row[f"{what}_difference"] for row in own] for what in ("accuracy", "loss"))
+        better = sum(point > 0 for point in points)
         lines.append(
-            f"| {factor} | {level} | {statistics.mean(points):+.1f} | {min(points):+.1f} ... {max(points):+.1f} "
-            f"| {mean(own, 'loss_difference'):+.3f} | {mean(own, 'macs'):.0f} % | {len(own)} |"
+            f"| {factor} | {level} | {mean_and_spread(points, '+')} | {mean_and_spread(losses, '+', digits=3)} "
+            f"| {better} of {len(own)} | {mean(own, 'macs'):.0f} % |"
         )
     return "\n".join(lines)
 

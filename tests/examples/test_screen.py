@@ -51,10 +51,10 @@ def test_a_candidate_is_compared_at_its_own_macs() -> None:
 
 def test_the_table_has_a_line_per_level_the_largest_gain_first() -> None:
     line = [row(20, 50, 2.0, factor="default", level=""), row(60, 90, 1.0, factor="default", level="")]
-    rows = [row(40, 71, 1.5), row(40, 68, 1.6), row(60, 95, 0.5, factor="entropy")]
+    rows = [row(40, 71, 1.5), row(40, 68, 1.6), row(60, 95, 0.5, factor="entropy")]  # +1, -2; +0, +0.1
     shown = screen.table([screen.compared(own, line) for own in (*line, *rows)]).splitlines()
-    assert shown[2] == "| entropy | 1 | +5.0 | +5.0 ... +5.0 | -0.500 | 60 % | 1 |"
-    assert shown[3] == "| skips | 1 | -0.5 | -2.0 ... +1.0 | +0.050 | 40 % | 2 |"
+    assert shown[2] == "| entropy | 1 | +5.0 | -0.500 | 1 of 1 | 60 % |"
+    assert shown[3] == "| skips | 1 | -0.5 ± 2.1 | +0.050 ± 0.071 | 1 of 2 | 40 % |"
     assert len(shown) == 4
 
 
