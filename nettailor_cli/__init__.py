@@ -4,6 +4,7 @@ read_document(path)               what a model file says of itself: graph, class
 prune_file(student, output, ...)  step 4 on files
 load_model(path, home=)           the network in a file, ready to run: a Model
 choose_machine(device, precision) where and in which arithmetic
+keep_freed_memory()               for a program's start: large batches run faster on Linux's CPUs
 find_images(paths)                the image files that files, folders and patterns stand for
 predict(model, images, machine, top_k=)           the most probable classes: one Prediction per image, as they are ready
 predict_batches(...)                              the same in lists
@@ -36,6 +37,7 @@ _HOMES = {
     "export_model": "deploy.export",
     "load_standalone": "deploy.safetensors_file",
     "choose_machine": "training.precision",
+    "keep_freed_memory": "allocation",
     "find_images": "data",
     "to_square": "data",
     "Prediction": "inference",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from nettailor_cli.cli.inferring import machine_for_inference
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.backbones.catalog import parse_name, preprocessing
 from nettailor_cli.core.files import check_place, sha256_of, write_text
@@ -46,10 +47,9 @@ class Measuring:
     def machine(self) -> Iterator[Machine]:
         """The machine, with as many threads as were asked for inside. Raises UsageError."""
         from nettailor_cli.core.deploy.timing import threads
-        from nettailor_cli.core.training.precision import choose_machine
 
         with threads(self.threads):
-            yield choose_machine(self.device, "fp32" if self.precision == "auto" else self.precision)
+            yield machine_for_inference(self.device, self.precision)
 
 
 def make_table(

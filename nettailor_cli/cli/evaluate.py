@@ -11,6 +11,7 @@ from rich.console import Console
 from nettailor_cli.cli import confusion as views
 from nettailor_cli.cli import options
 from nettailor_cli.cli.completion import model_files
+from nettailor_cli.cli.inferring import machine_for_inference
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.errors import GateNotMet, UsageError
 from nettailor_cli.core.settings import CACHE_LIMIT, checked
@@ -71,10 +72,9 @@ def evaluate(
     from nettailor_cli.core.data import Cache, data_folder
     from nettailor_cli.core.inference import evaluate_on
     from nettailor_cli.core.models import load_model
-    from nettailor_cli.core.training.precision import choose_machine
 
     loaded = load_model(model, home=options.home(), progress=output)
-    machine = choose_machine(device, "fp32" if precision == "auto" else precision)
+    machine = machine_for_inference(device, precision)
     ks = tuple(dict.fromkeys((1, *(top_k or ()))))
     folder = data_folder(data, options.home(), output)
     done = evaluate_on(

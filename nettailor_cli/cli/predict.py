@@ -10,6 +10,7 @@ import typer
 
 from nettailor_cli.cli import options
 from nettailor_cli.cli.completion import model_files
+from nettailor_cli.cli.inferring import machine_for_inference
 from nettailor_cli.cli.names import names_on_stdin
 from nettailor_cli.cli.output import Output
 from nettailor_cli.cli.predictions import FORMATS, document, writer
@@ -103,7 +104,6 @@ def predict(
     streamed = _is_stream(names, null)
     from nettailor_cli.core.data import find_images, images_from
     from nettailor_cli.core.inference import PREDICTION_BATCH, predict_tasks
-    from nettailor_cli.core.training.precision import choose_machine
 
     paths: Iterable[Path] = (
         images_from(names_on_stdin(null=null)) if streamed else find_images([Path(name) for name in names])
@@ -111,7 +111,7 @@ def predict(
     models = _models(model, bundle, tasks, output)
     if top_k is None:
         top_k = min(DEFAULT_TOP_K, max(len(loaded.document.classes) for loaded in models.values()))
-    machine = choose_machine(device, "fp32" if precision == "auto" else precision)
+    machine = machine_for_inference(device, precision)
     batches = predict_tasks(
         models, paths, machine, top_k=top_k, batch_size=batch_size or PREDICTION_BATCH, workers=workers
     )
