@@ -166,17 +166,30 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def study_parser(about: str | None, sets: Sequence[str]) -> argparse.ArgumentParser:
+    """What all studies are asked: see `Place.of`."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, help="see nettailor teach")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--out", type=Path, default=Path("runs/screen"))
-    parser.add_argument("--sets", nargs="+", default=["flowers17", "gtsrb"], choices=list(SETS))
+    parser.add_argument("--sets", nargs="+", default=list(sets), choices=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--precision", default="auto")
+    return parser
+
+
+def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    parser = study_parser(__doc__, ("flowers17", "gtsrb"))
     parser.add_argument("--factors", type=Path, default=Path(__file__).with_name("factors.toml"))
     parser.add_argument("--only", nargs="+", metavar="FACTOR.LEVEL", help="some of the levels")
-    parser.add_argument("--precision", default="auto")
     arguments = parser.parse_args()
     levels = read_levels(arguments.factors)
     if unknown := {*(arguments.only or [])} - {level.label for level in levels}:
@@ -188,10 +201,7 @@ def main() -> None:
     for level in levels:
         for place, line in lines.items():
             rows += [compared(row, line) for row in place.candidates(level, LEVEL)]
-        with (arguments.out / "results.csv").open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(arguments.out / "results.csv", rows)
     print(table(rows))
 
 

@@ -10,8 +10,6 @@ stopped. Results: OUT/searches.csv, and a table on stdout.
 
 from __future__ import annotations
 
-import argparse
-import csv
 import json
 import shutil
 import statistics
@@ -19,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from screen import DEFAULT, SETS, Place
+from screen import DEFAULT, Place, study_parser, write_rows
 from tool import nettailor, val_accuracy
 
 SEARCHES: dict[str, tuple[str, ...]] = {
@@ -88,16 +86,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, help="see nettailor teach")
-    parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--out", type=Path, default=Path("runs/screen"))
-    parser.add_argument("--sets", nargs="+", default=["flowers102", "gtsrb", "flowers17"], choices=list(SETS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser = study_parser(__doc__, ("flowers102", "gtsrb", "flowers17"))
     parser.add_argument("--only", nargs="+", choices=list(SEARCHES), default=list(SEARCHES), help="some searches")
     parser.add_argument("--tolerance", type=float, default=0.5)
-    parser.add_argument("--precision", default="auto")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for name in arguments.sets:
@@ -105,10 +96,7 @@ def main() -> None:
             place = Place.of(arguments, name, seed)
             list(place.candidates(None, ()))  # teacher and student
             rows += [searched(place, search, arguments.tolerance) for search in arguments.only]
-            with (arguments.out / "searches.csv").open("w", newline="") as stream:
-                writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+            write_rows(arguments.out / "searches.csv", rows)
     print(table(rows))
 
 
