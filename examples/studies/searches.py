@@ -21,17 +21,17 @@ from screen import DEFAULT, Place, study_parser, write_rows
 from tool import nettailor, val_accuracy
 
 SEARCHES: dict[str, tuple[str, ...]] = {
-    "sweep, alpha": ("--search", "sweep", "--ranking", "alpha"),
-    "gradual, loss": (),
-    "gradual, alpha": ("--ranking", "alpha"),
-    "gradual, loss-cost": ("--ranking", "loss-cost"),
-    "gradual, alpha-cost": ("--ranking", "alpha-cost"),
+    "sweep-alpha": ("--search", "sweep", "--ranking", "alpha"),
+    "gradual-loss": (),
+    "gradual-alpha": ("--ranking", "alpha"),
+    "gradual-loss-cost": ("--ranking", "loss-cost"),
+    "gradual-alpha-cost": ("--ranking", "alpha-cost"),
 }
 
 
 def searched(place: Place, search: str, tolerance: float) -> dict[str, Any]:
     """What this search chose, as a row."""
-    run = place.out / f"search-{search.replace(', ', '-')}"
+    run = place.out / f"search-{search}"
     kept = run / "fitted.json"
     if not kept.exists():
         run.mkdir(parents=True, exist_ok=True)
