@@ -268,7 +268,7 @@ def run_file(folder: Path) -> bytes:
 def latency_file() -> bytes:
     machine: dict[str, str | int] = {"name": "m", "device": "cpu", "threads": 1, "precision": "fp32", "torch": "2"}
     timings = {1: {"stem": Spread(2.0, 1.0, 3.0), "universal 1": Spread(5.0, 4.0, 6.0)}}
-    return LatencyTable(ARCH, SIZE, None, machine, timings).to_toml().encode()
+    return LatencyTable(ARCH, SIZE, None, False, machine, timings).to_toml().encode()
 
 
 def read_latencies(path: Path) -> str:

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nettailor_cli.core.state import sharing_copy
@@ -45,18 +45,24 @@ def _quicken(module: nn.Module, machine: Machine) -> None:
         _fold_pairs(parent, machine)
     for layer in module.modules():
         _cast(layer, machine)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _cast(layer: nn.Module, machine: Machine) -> nn.Module:
-    """What is frozen in `layer` itself in the compute type."""
+    """What is frozen in `layer` itself in the compute type, in the layout that is fast for convolutions."""
     # a norm that was not folded keeps its statistics exact, as under autocast
-    if machine.bf16 and not _trained(layer) and not isinstance(layer, nn.BatchNorm2d):
-        for name, parameter in list(layer.named_parameters(recurse=False)):
-            setattr(layer, name, nn.Parameter(parameter.to(torch.bfloat16), requires_grad=False))
-        for name, buffer in list(layer.named_buffers(recurse=False)):
-            setattr(layer, name, buffer.to(torch.bfloat16) if buffer.is_floating_point() else buffer)
+    if _trained(layer) or isinstance(layer, nn.BatchNorm2d):
+        return layer
+    for name, parameter in list(layer.named_parameters(recurse=False)):
+        setattr(layer, name, nn.Parameter(_quick_tensor(parameter.detach(), machine), requires_grad=False))
+    for name, buffer in list(layer.named_buffers(recurse=False)):
+        setattr(layer, name, _quick_tensor(buffer, machine))
     return layer
+
+
+def _quick_tensor(tensor: Tensor, machine: Machine) -> Tensor:
+    if machine.bf16 and tensor.is_floating_point():
+        tensor = tensor.to(torch.bfloat16)
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 def _trained(layer: nn.Module) -> bool:

@@ -155,7 +155,7 @@ def make_others(folder: Path) -> None:
     names = [STEM, *(f"universal {n}" for n in range(1, document.graph.last + 1)), *PATHS, HEAD]
     timings = {name: Spread(10.0 + number, 9.5, 30.5) for number, name in enumerate(names)}
     machine = {"device": "cpu", "name": "A machine", "threads": 2, "torch": "2.6.0", "precision": "fp32"}
-    table = LatencyTable("resnet18", SIZE, None, machine, {1: timings, 8: timings})
+    table = LatencyTable("resnet18", SIZE, None, False, machine, {1: timings, 8: timings})
     (folder / "latency.toml").write_text(table.to_toml(), encoding="utf-8")
 
 
