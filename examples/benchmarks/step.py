@@ -35,6 +35,7 @@ from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.frozen import quick, quick_twin
 from nettailor_cli.core.training.loop import Trainee
 from nettailor_cli.core.training.precision import Machine, choose_machine, to_machine
+from nettailor_cli.core.training.taps import go_tapwise
 
 CLASSES = 100
 STEPS = ("plain", "teach", "tailor", "finetune")
@@ -70,6 +71,7 @@ def make(name: str, arch: str, size: int, batch_size: int, machine: Machine) -> 
     teacher = Teacher(backbone(arch, size), CLASSES)
     to_machine(teacher, machine)
     if name == "teach":
+        go_tapwise(teacher, machine)
         return own_step(TeachTrainee(teacher, resolve(TEACH, flags={})), batch, machine)
     frozen = backbone(arch, size)
     graph = student_graph(frozen, CLASSES, skips=3)

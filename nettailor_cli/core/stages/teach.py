@@ -22,6 +22,7 @@ from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.compiling import Compiled
 from nettailor_cli.core.training.loop import Group
 from nettailor_cli.core.training.precision import to_machine
+from nettailor_cli.core.training.taps import go_tapwise
 
 
 @dataclass
@@ -73,6 +74,7 @@ def teach(job: Job, backbone: Backbone, settings: Settings, bench: Workbench) ->
     teacher = Teacher(backbone, len(bench.dataset.classes), frozen=settings.freeze)
     teacher.start_fresh(generator_for(TEACH, settings.seed))
     to_machine(teacher, bench.machine)
+    go_tapwise(teacher, bench.machine)
     compiled = Compiled(teacher, job.progress) if settings.compile else None
 
     def finish(metrics: dict[str, Any]) -> tuple[ModelDocument, dict[str, Tensor]]:

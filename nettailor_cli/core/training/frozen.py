@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from nettailor_cli.core.state import sharing_copy
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.training.precision import Machine
+from nettailor_cli.core.training.taps import go_tapwise
 
 
 def quick(module: nn.Module, machine: Machine) -> None:
@@ -45,6 +46,7 @@ def _quicken(module: nn.Module, machine: Machine) -> None:
         _fold_pairs(parent, machine)
     for layer in module.modules():
         _cast(layer, machine)
+    go_tapwise(module, machine)
 
 
 def _cast(layer: nn.Module, machine: Machine) -> nn.Module:
