@@ -1,41 +1,50 @@
 """How far to go: which number of removed blocks to train in full next. Needs no torch.
 
-Whether a number is within the tolerance is known only after a full training, so as few as possible are asked for. The
-short trainings on the way say where to start; from there in growing steps to the edge, then halving. Accuracy does not
-fall strictly with every block, so the neighbours beyond the edge that look no worse than it get their chance too.
+What a number is worth is known only after a full training, so as few as possible are asked for. The short trainings on
+the way say where to look: a full one wins most of the difference between two of them back, and what it is between two
+numbers is told from one that was trained in full already. Accuracy does not fall strictly with every block, so the
+neighbours beyond the edge that look no worse than it get their chance too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-
-def first_probe(screened: Sequence[float], wanted: float, recovery: float) -> int:
-    """The largest index whose screened accuracy is at least `wanted` minus `recovery`; 0 when there is none.
-
-    screened[k] is the accuracy, in percent, with k blocks removed after the short training; `recovery` is what the full
-    one is trusted to win back, in points.
-    """
-    return max((k for k, accuracy in enumerate(screened) if accuracy >= wanted - recovery), default=0)
+LEFT = 0.3
+"""Of a difference between two short trainings, so much is left of it between the full ones."""
 
 
-def next_probe(tried: Mapping[int, bool], screened: Sequence[float], start: int) -> int | None:
-    """The next index to train in full, or None when the edge is known.
+def next_probe(tried: Mapping[int, float], screened: Sequence[float], wanted: float) -> int | None:
+    """The next number of removed blocks to train in full, or None when the edge is known.
 
-    tried: index -> whether it was within the tolerance. start: where to begin, see `first_probe`.
+    tried: number -> the full training's accuracy. screened[k]: the accuracy with k blocks removed after the short
+    training. Everything in percent.
     """
     last = len(screened) - 1
+
+    def hopeful(known: Mapping[int, float], numbers: range) -> list[int]:
+        """Those of `numbers` that come up to what is wanted, told from each of `known`."""
+        return [
+            k for k in numbers if all(full + LEFT * (screened[k] - screened[i]) >= wanted for i, full in known.items())
+        ]
+
     if not tried:
-        return start
-    good = max((k for k, within in tried.items() if within), default=None)
-    bad = min((k for k, within in tried.items() if not within and (good is None or k > good)), default=None)
+        return max(hopeful({0: screened[0]}, range(last + 1)), default=0)
+    good = max((k for k, full in tried.items() if full >= wanted), default=None)
+    bad = min((k for k, full in tried.items() if full < wanted and (good is None or k > good)), default=None)
+    growing = 2 ** (len(tried) - 1)  # whatever the short trainings say, the edge is not crept up to
     if good is None:
         assert bad is not None
-        return None if bad == 0 else max(0, bad - 2 ** (len(tried) - 1))
+        below = hopeful({bad: tried[bad]}, range(bad))
+        return None if bad == 0 else max(0, min(bad - growing, max(below, default=bad)))
     if bad is None:
-        return None if good == last else min(last, good + 2 ** (len(tried) - 1))
-    if bad - good > 1:
-        return (good + bad) // 2
+        above = hopeful({good: tried[good]}, range(good + 1, last + 1))
+        return None if good == last else min(last, max(good + growing, max(above, default=good)))
+    gap = bad - good
+    if gap > 1:
+        third = -(-gap // 3)
+        guess = max(hopeful({good: tried[good], bad: tried[bad]}, range(good + 1, bad)), default=good + gap // 2)
+        return min(max(guess, good + third), bad - third)
     beyond = bad + 1
     if beyond <= last and beyond not in tried and screened[beyond] >= screened[bad]:
         return beyond

@@ -17,17 +17,20 @@ from nettailor_cli.core.pruning import is_whole, remove_blocks
 RANKINGS = ("alpha", "alpha-cost", "loss", "loss-cost")
 
 
-def without(graph: Graph, block: int, whole: Graph) -> Graph:
+def without(graph: Graph, block: int, whole: Graph, shared_prefix: int = 0) -> Graph:
     """`graph` without the universal `block` and all that is dead without it.
 
-    Where weak proxies went before and left the block alone in its node, those that the student `whole` has there come
-    back: weak beside the block, they are all that can stand in for it.
+    Where weak proxies went before and left the block alone in its node, or alone to read the shared prefix through,
+    those that the student `whole` has there come back: weak beside the block, they are all that can stand in for it.
     """
-    if [path.is_universal for path in graph.into(block)] == [True]:
-        fed = {0, *graph.nodes}
-        back = (path for path in whole.into(block) if not path.is_universal and path.source in fed)
-        graph = replace(graph, paths=(*graph.paths, *back))
-    return remove_blocks(graph, {block})
+    smaller = remove_blocks(graph, {block})
+    into = graph.into(block)
+    if len(into) > 1 and is_whole(smaller, shared_prefix):
+        return smaller
+    fed = {0, *graph.nodes}
+    here = {path.name for path in into}
+    back = (path for path in whole.into(block) if path.name not in here and path.source in fed)
+    return remove_blocks(replace(graph, paths=(*graph.paths, *back)), {block})
 
 
 def scores(
@@ -51,7 +54,7 @@ def scores(
     now = loss_of(graph) if ranking == "loss-cost" else 0.0
     found: dict[int, float] = {}
     for path in graph.universal:
-        smaller = without(graph, path.sink, whole or graph)
+        smaller = without(graph, path.sink, whole or graph, shared_prefix)
         if not is_whole(smaller, shared_prefix):
             continue
         score = loss_of(smaller) - now if ranking.startswith("loss") else path.alpha

@@ -35,7 +35,7 @@ from nettailor_cli.core.search.choice import (
     most_accurate,
     standard_error,
 )
-from nettailor_cli.core.search.probing import first_probe, next_probe
+from nettailor_cli.core.search.probing import next_probe
 from nettailor_cli.core.search.ranking import weakest, without
 from nettailor_cli.core.settings import TAILOR, TEACH
 from nettailor_cli.core.stages.candidate import Delta, Fold
@@ -43,9 +43,6 @@ from nettailor_cli.core.stages.carry_out import Part
 
 SHRINKING = 0.4
 """Share of the epochs of fine-tuning that taking out all blocks, one by one, would cost."""
-
-RECOVERY = 8.0
-"""Points that the full training is trusted to win back over the short one: where to begin. It wins back up to 40."""
 
 HOPELESS = 8.0
 """Points, beside chance, below what is wanted at which a full training is given up before its end."""
@@ -183,12 +180,12 @@ class Search:
     def _edge(self, screened: list[float], full: Callable[[int], Row]) -> int | None:
         """The largest number of blocks to go for which a full training comes up to the aim; None: not even none."""
         assert self.aim is not None
-        tried: dict[int, bool] = {}
-        start = first_probe(screened, self.aim, RECOVERY)
-        while (k := next_probe(tried, screened, start)) is not None:
+        tried: dict[int, float] = {}
+        while (k := next_probe(tried, screened, self.aim - ROUNDING)) is not None:
             row = full(k)
-            tried[k] = not row.given_up and row.accuracy >= self.aim - ROUNDING
-        return max((k for k, within in tried.items() if within), default=None)
+            # what was given up is not good enough, whatever the aim became
+            tried[k] = min(row.accuracy, self.aim - 1.0) if row.given_up else row.accuracy
+        return max((k for k, accuracy in tried.items() if accuracy >= self.aim - ROUNDING), default=None)
 
     def _shrink(self) -> dict[int, list[Delta]]:
         """For every fold, its student with 0, 1, 2, ... blocks removed, each after a short training."""
@@ -206,7 +203,7 @@ class Search:
                 if block is None:
                     break
                 fold.job.progress.note(f"search: block {block} goes ({self.plan.ranking} {ranks[block]:.3g})")
-                smaller = self._without_weak(without(chain[-1][0].graph, block, fold.student[0].graph))
+                smaller = self._without_weak(without(chain[-1][0].graph, block, fold.student[0].graph, self.prefix))
                 chain.append(self._short(fold, name, smaller, [chain[-1], fold.student], k))
         return chains
 

@@ -4,53 +4,75 @@ import itertools
 
 import pytest
 
-from nettailor_cli.core.search.probing import first_probe, next_probe
+from nettailor_cli.core.search.probing import LEFT, next_probe
+
+WANTED = 90.0
 
 
-def probes(within: list[bool], start: int, screened: list[float] | None = None) -> list[int]:
-    """The numbers that are tried when `within[k]` is what the full training of k shows."""
-    screened = screened or [100.0 - k for k in range(len(within))]
-    tried: dict[int, bool] = {}
+def probes(full: list[float], screened: list[float]) -> list[int]:
+    """The numbers that are tried when `full[k]` is what the full training of k gives."""
+    tried: dict[int, float] = {}
     order: list[int] = []
-    while (k := next_probe(tried, screened, start)) is not None:
-        assert k not in tried and 0 <= k < len(within)
-        tried[k] = within[k]
+    while (k := next_probe(tried, screened, WANTED)) is not None:
+        assert k not in tried and 0 <= k < len(full)
+        tried[k] = full[k]
         order.append(k)
     return order
 
 
+def falling(blocks: int, edge: int, by: float) -> list[float]:
+    """Accuracies that fall by so much with every block, the one after `edge` being the first below what is wanted."""
+    return [WANTED + by * (edge + 0.5 - k) for k in range(blocks + 1)]
+
+
 def test_the_first_is_the_leanest_that_the_short_trainings_promise() -> None:
-    assert first_probe([90.0, 89.5, 88.2, 89.1, 80.0], wanted=89.6, recovery=1.0) == 3
-    assert first_probe([50.0, 40.0], wanted=89.6, recovery=1.0) == 0
+    screened = [92.0, 91.0, 92.0 - 2.0 / LEFT + 0.1, 92.0 - 2.0 / LEFT - 0.1]
+    assert next_probe({}, screened, WANTED) == 2
+    assert next_probe({}, [50.0, 40.0], WANTED) == 0
 
 
-@pytest.mark.parametrize("start", range(9))
-@pytest.mark.parametrize("edge", range(9))
-def test_the_edge_is_found_from_every_start(edge: int, start: int) -> None:
+@pytest.mark.parametrize("edge", range(-1, 9))
+@pytest.mark.parametrize("steep", [0.0, 0.5, 5.0, 40.0])
+def test_the_edge_is_found_whatever_the_short_trainings_say(edge: int, steep: float) -> None:
     """When all up to `edge` are within and none beyond, edge and edge + 1 are both tried."""
-    order = probes([k <= edge for k in range(9)], start)
-    assert edge in order
-    assert edge == 8 or edge + 1 in order
+    screened = [WANTED - 4.0 - steep * k for k in range(9)]
+    order = probes(falling(8, edge, by=1.0), screened)
+    assert {edge, edge + 1} & {*range(9)} <= {*order}
 
 
-def test_a_right_guess_costs_two_trainings() -> None:
-    assert probes([k <= 4 for k in range(9)], start=4) == [4, 5]
-    assert probes([k <= 4 for k in range(9)], start=5) == [5, 4]
+def test_where_full_trainings_leave_the_expected_share_two_of_them_do() -> None:
+    full = falling(16, 11, by=1.0)
+    screened = [full[0] + (accuracy - full[0]) / LEFT for accuracy in full]
+    assert probes(full, screened) == [11, 12]
+
+
+def test_a_first_guess_that_was_too_careful_is_made_up_for_in_one_step() -> None:
+    """Measured: ResNet-18, 102 kinds of flowers, 64 px; the fifth block can go, the sixth costs too much."""
+    screened = [73.8, 70.5, 67.3, 65.9, 52.7, 42.6, 41.6, 28.1, 22.2]
+    full = {3: 77.9, 4: 73.5, 5: 72.6, 6: 70.2}
+    assert next_probe({}, screened, 70.5) == 3
+    assert next_probe({3: full[3]}, screened, 70.5) == 6
+    assert next_probe({3: full[3], 6: full[6]}, screened, 70.5) == 5
+    assert next_probe({3: full[3], 6: full[6], 5: full[5]}, screened, 70.5) is None
 
 
 def test_never_more_than_a_few() -> None:
-    """For 16 blocks at most eight of 17, wherever the edge is and wherever the search starts."""
+    """For 16 blocks at most nine of 17, wherever the edge is and however far off the short trainings are."""
+    screens = [[WANTED - 4.0 - steep * k for k in range(17)] for steep in (0.0, 0.1, 0.5, 2.0, 5.0, 20.0)]
+    falls = (0.05, 0.2, 1.0, 3.0, 10.0)
     most = max(
-        len(probes([k <= edge for k in range(17)], start)) for edge, start in itertools.product(range(17), range(17))
+        len(probes(falling(16, edge, by), screened))
+        for edge, by, screened in itertools.product(range(-1, 17), falls, screens)
     )
-    assert most == 8
+    assert most == 9
 
 
 def test_nothing_is_within() -> None:
-    assert probes([False] * 5, start=2)[-1] == 0
+    assert probes([80.0] * 5, [70.0, 60.0, 50.0, 40.0, 30.0])[-1] == 0
 
 
 def test_the_neighbour_beyond_the_edge_is_tried_when_its_short_training_looked_no_worse() -> None:
-    within = [True, True, False, True, False]
-    assert 3 in probes(within, start=1, screened=[95, 94, 90, 91, 80])
-    assert 3 not in probes(within, start=1, screened=[95, 94, 92, 91, 80])
+    tried = {1: 92.0, 2: 89.0}
+    assert next_probe(tried, [90.0, 85.0, 80.0, 80.0, 50.0], WANTED) == 3
+    assert next_probe(tried, [90.0, 85.0, 80.0, 79.0, 50.0], WANTED) is None
+    assert next_probe({**tried, 3: 88.0}, [90.0, 85.0, 80.0, 80.0, 80.0], WANTED) is None

@@ -108,3 +108,14 @@ def test_a_block_without_which_nothing_would_read_the_shared_prefix_can_not_go()
     whole = Graph(whole.blocks, whole.stem, whole.head, (*paths, Path(0, 2, PROXY, 0.8, Cost(1, 1))))
     assert scores(whole, "alpha", no_loss) == {1: 0.5, 2: 0.2, 3: 0.4}
     assert scores(whole, "alpha", no_loss, 1) == {3: 0.4}
+
+
+def test_weak_proxies_come_back_where_the_shared_prefix_was_read_through_the_block_alone() -> None:
+    """Node 2 has its block from node 1 and a proxy from the stem; a weak one from node 1 went before."""
+    whole = prefixed()
+    more = Path(0, 2, PROXY, 0.8, Cost(1, 1))
+    whole = Graph(whole.blocks, whole.stem, whole.head, (*whole.paths, more))
+    lean = whole.keeping(lambda path: path.name != "proxy 1-2")
+    assert 2 in scores(lean, "alpha", no_loss, 1, whole=whole)
+    assert {path.name for path in without(lean, 2, whole, 1).into(2)} == {"proxy 0-2", "proxy 1-2"}
+    assert {path.name for path in without(lean, 2, whole).into(2)} == {"proxy 0-2"}, "without a prefix it is not needed"
