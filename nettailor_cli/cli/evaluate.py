@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from nettailor_cli.cli import confusion as views
-from nettailor_cli.cli import options
+from nettailor_cli.cli import options, settings_options
 from nettailor_cli.cli.completion import model_files
 from nettailor_cli.cli.inferring import machine_for_inference
 from nettailor_cli.cli.output import Output
@@ -58,7 +58,7 @@ def evaluate(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     workers: options.Workers = 0,
-    cache_limit: options.CacheLimit = f"{CACHE_LIMIT / 1e9:g}GB",
+    cache_limit: settings_options.CacheLimit = f"{CACHE_LIMIT / 1e9:g}GB",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

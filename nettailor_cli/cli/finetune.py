@@ -7,14 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from nettailor_cli.cli import options
+from nettailor_cli.cli import options, settings_options
 from nettailor_cli.cli.completion import model_files
-from nettailor_cli.cli.training import make_job, show_written, training_output
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.settings import FINETUNE
 
 
-@options.with_settings(FINETUNE)
+@settings_options.with_settings(FINETUNE)
 def finetune(
     *,
     pruned: Annotated[Path, typer.Argument(metavar="PRUNED", help="what prune wrote", autocompletion=model_files)],
@@ -23,7 +22,7 @@ def finetune(
     data: options.Data = None,
     teacher: options.TeacherFile = None,
     no_teacher: options.NoTeacher = False,
-    preset: options.Preset = None,
+    preset: settings_options.Preset = None,
     resume: options.Resume = False,
     force: options.Force = False,
     config: options.Config = None,
@@ -33,6 +32,8 @@ def finetune(
     settings: dict[str, Any],
 ) -> None:
     """Retrain what pruning left, without the complexity term. Writes RUN/model.safetensors."""
+    from nettailor_cli.cli.training import make_job, show_written, training_output
+
     output = training_output(as_json=as_json, quiet=quiet)
     if teacher is not None and no_teacher:
         raise UsageError("--teacher and --no-teacher: give one of them")

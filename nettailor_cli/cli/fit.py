@@ -8,19 +8,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nettailor_cli.cli import options
-from nettailor_cli.cli.inspect import show_summary, summary_document
-from nettailor_cli.cli.training import make_job, training_output
+from nettailor_cli.cli import options, settings_options
 from nettailor_cli.core.errors import GateNotMet
-from nettailor_cli.core.search.asked import GRADUAL, SEARCHES, TOLERANCE, Asked
-from nettailor_cli.core.search.ranking import RANKINGS
+from nettailor_cli.core.search.asked import GRADUAL, RANKINGS, SEARCHES, TOLERANCE, Asked
 from nettailor_cli.core.settings import SHARED, TAILOR
 
 if TYPE_CHECKING:
     from nettailor_cli.core.stages.start_fit import Fitted
 
 
-@options.with_settings(TAILOR, SHARED)
+@settings_options.with_settings(TAILOR, SHARED)
 def fit(
     *,
     backbone: options.BackboneName = None,
@@ -56,7 +53,7 @@ def fit(
     ] = None,
     run: options.RunPath = None,
     weights: options.Weights = None,
-    preset: options.Preset = None,
+    preset: settings_options.Preset = None,
     size: options.Size = None,
     mean: options.Mean = None,
     std: options.Std = None,
@@ -124,6 +121,9 @@ def fit(
     settings: dict[str, Any],
 ) -> None:
     """The whole procedure: the leanest network within the tolerance. Writes RUN/model.safetensors."""
+    from nettailor_cli.cli.inspect import show_summary, summary_document
+    from nettailor_cli.cli.training import make_job, training_output
+
     output = training_output(as_json=as_json, quiet=quiet)
     asked = Asked(
         tolerance=tolerance, max_macs=max_macs, max_params=max_params, max_bytes=max_bytes, max_latency=max_latency,

@@ -1,4 +1,6 @@
-"""The Typer application's group of commands: what it says of wrong words is made harmless, as all that is shown."""
+"""The Typer application's group of commands: each is loaded when it is called, and what is said of wrong words is made
+harmless, as all that is shown.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
+from nettailor_cli.cli.commands import COMMANDS, load
 from nettailor_cli.cli.errors import reader_may_go
 from nettailor_cli.core.printable import harmless
 
@@ -15,9 +18,24 @@ from nettailor_cli.core.printable import harmless
 class Group(TyperGroup):
     """A wrong word may be the name of a file: a shell puts those that begin with - in the place of a pattern, too."""
 
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}  # to be listed
+        self._own_options = True
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in COMMANDS:
+            self.commands[args[0]] = load(args[0])
+        return super().resolve_command(ctx, args)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return super().get_params(ctx) if self._own_options else []
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        # --version and the like stand before a command; to look for them costs Typer a tenth of a second
+        self._own_options = not args or args[0].startswith("-")
         with _harmless_errors(), reader_may_go():  # of --help
-            return super().make_context(*args, **kwargs)
+            return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, *args: Any, **kwargs: Any) -> Any:
         with _harmless_errors(), reader_may_go():

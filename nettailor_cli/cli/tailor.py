@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nettailor_cli.cli import options
-from nettailor_cli.cli.training import make_job, show_written, training_output
+from nettailor_cli.cli import options, settings_options
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.settings import TAILOR
 
 
-@options.with_settings(TAILOR)
+@settings_options.with_settings(TAILOR)
 def tailor(
     *,
     backbone: options.BackboneName = None,
@@ -20,7 +19,7 @@ def tailor(
     teacher: options.TeacherFile = None,
     no_teacher: options.NoTeacher = False,
     latency_table: options.LatencyTableFile = None,
-    preset: options.Preset = None,
+    preset: settings_options.Preset = None,
     size: options.Size = None,
     mean: options.Mean = None,
     std: options.Std = None,
@@ -33,6 +32,8 @@ def tailor(
     settings: dict[str, Any],
 ) -> None:
     """Learn which blocks your task needs (teaches first if the run has no teacher). Writes RUN/student.safetensors."""
+    from nettailor_cli.cli.training import make_job, show_written, training_output
+
     output = training_output(as_json=as_json, quiet=quiet)
     if teacher is not None and no_teacher:
         raise UsageError("--teacher and --no-teacher: give one of them")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from nettailor_cli.cli import options
-from nettailor_cli.cli.training import make_job, show_written, training_output
+from nettailor_cli.cli import options, settings_options
 from nettailor_cli.core.settings import TEACH
 
 
-@options.with_settings(TEACH)
+@settings_options.with_settings(TEACH)
 def teach(
     *,
     backbone: options.BackboneName = None,
     data: options.Data = None,
     run: options.RunPath = None,
     weights: options.Weights = None,
-    preset: options.Preset = None,
+    preset: settings_options.Preset = None,
     size: options.Size = None,
     mean: options.Mean = None,
     std: options.Std = None,
@@ -29,6 +28,8 @@ def teach(
     settings: dict[str, Any],
 ) -> None:
     """Fine-tune the whole backbone on your pictures: the teacher. Writes RUN/teacher.safetensors."""
+    from nettailor_cli.cli.training import make_job, show_written, training_output
+
     output = training_output(as_json=as_json, quiet=quiet)
     job = make_job(
         output, data=data, backbone=backbone, run=run, weights=weights, mean=mean, std=std, size=size,

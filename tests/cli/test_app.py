@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from nettailor_cli._version import __version__
+from nettailor_cli.cli import commands
 from tests.cli.helpers import Workshop, command, nettailor, ok, process, refuses
 
 HEAVY = (
@@ -86,6 +87,26 @@ def test_help_names_every_command() -> None:
         assert re.search(rf"│ {name} ", out), name
     assert "torch" not in out.lower()
     assert ok("-h").out == out
+
+
+def test_the_list_of_commands_is_whole_and_says_what_each_says_itself() -> None:
+    assert {*COMMANDS} == {*commands.COMMANDS}
+    for name, line in commands.COMMANDS.items():
+        own = " ".join((commands.load(name).help or "").split("\n\n")[0].split())
+        assert own == line, name
+
+
+def test_help_loads_one_command_and_nothing_that_reads_values() -> None:
+    code = (
+        "import sys\n"
+        "from nettailor_cli.cli.app import app\n"
+        "try:\n"
+        "    app(['prune', '--help'])\n"
+        "except SystemExit:\n"
+        "    print([name for name in ('pydantic', 'nettailor_cli.cli.fit') if name in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == "[]\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -9,13 +9,15 @@ from typing import Any
 
 from nettailor_cli.core.budgets import BYTES, COUNT, SECONDS, Budget, parse_budget
 from nettailor_cli.core.errors import UsageError, did_you_mean
-from nettailor_cli.core.search.ranking import RANKINGS
 
 TOLERANCE = 0.5
 """Points of val accuracy below the teacher's, where neither a tolerance nor a budget was asked for."""
 
 GRADUAL, SWEEP = "gradual", "sweep"
 SEARCHES = (GRADUAL, SWEEP)
+RANKINGS = ("alpha", "alpha-cost", "loss", "loss-cost")
+"""See search.ranking."""
+
 _BUDGETS = {"max_macs": COUNT, "max_params": COUNT, "max_bytes": BYTES, "max_latency": SECONDS}
 _LASTING = ("folds", "search", "ranking", "proxy_threshold")
 """What candidates depend on: the same for all of a run."""

@@ -13,8 +13,7 @@ from dataclasses import replace
 
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.pruning import is_whole, remove_blocks
-
-RANKINGS = ("alpha", "alpha-cost", "loss", "loss-cost")
+from nettailor_cli.core.search.asked import RANKINGS
 
 
 def without(graph: Graph, block: int, whole: Graph, shared_prefix: int = 0) -> Graph:

@@ -4,7 +4,8 @@ import pytest
 
 from nettailor_cli.core.graph import PROXY, UNIVERSAL, Cost, Graph, Path
 from nettailor_cli.core.pruning import remove_blocks
-from nettailor_cli.core.search.ranking import RANKINGS, scores, weakest, without
+from nettailor_cli.core.search.asked import RANKINGS
+from nettailor_cli.core.search.ranking import scores, weakest, without
 
 
 def graph(*, proxies: bool = True) -> Graph:
