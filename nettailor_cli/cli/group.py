@@ -21,21 +21,15 @@ class Group(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}  # to be listed
-        self._own_options = True
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in COMMANDS:
             self.commands[args[0]] = load(args[0])
         return super().resolve_command(ctx, args)
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        return super().get_params(ctx) if self._own_options else []
-
-    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
-        # --version and the like stand before a command; to look for them costs Typer a tenth of a second
-        self._own_options = not args or args[0].startswith("-")
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _harmless_errors(), reader_may_go():  # of --help
-            return super().make_context(info_name, args, *more, **extra)
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, *args: Any, **kwargs: Any) -> Any:
         with _harmless_errors(), reader_may_go():

@@ -148,7 +148,7 @@ def test_unknown_flag_has_a_suggestion(name: str, flag: str, meant: str) -> None
 
 
 def test_wrong_types() -> None:
-    refuses("teach", "--epochs", "many", says=["--epochs", "integer"])
+    refuses("teach", "--epochs", "many", says=["--epochs", "'many' is not a valid int"])
     refuses("teach", "--size", "4", says=["--size"])
     refuses("inspect", says=["FILE"])
 
