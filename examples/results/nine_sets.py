@@ -2,10 +2,10 @@
 
     python examples/results/nine_sets.py --data DATA --weights WEIGHTS/resnet18.safetensors --out runs/nine_sets
 
-After all fits of a seed each is run again with --baselines: all of them, fine-tuned for the same number of epochs, are
-measured on test as well. Goes on where it was stopped; several of these can share OUT, each with other --sets, and the
-same command without --sets puts their results together. Results: OUT/results.csv, a row per set and seed; the table on
-stdout, with the rank correlation between the kept MACs and the error of the classifier on frozen features.
+Each fit is run again with --baselines: all of them, fine-tuned for the same number of epochs, are measured on test as
+well. A set and seed that has its row in --results is not measured again, on whatever machine that was; several of these
+can share OUT and --results, each with other --sets. Goes on where it was stopped. The table of all rows on stdout, with
+the rank correlation between the kept MACs and the error of the classifier on frozen features.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ from typing import Any
 from tool import mean_and_spread, nettailor, on_test
 
 SEEDS = (0, 1, 2)
+WORDS = ("set", "blocks", "met")
+"""Columns of results that are no numbers."""
+
+KINDS = ("reference", "model", "unpruned", "classifier", "cut", "random")
+"""Networks that are measured on test."""
+
 SETS: dict[str, list[str]] = {
     "omniglot": ["--no-flip"],
     "gtsrb": ["--no-flip", "--group", r"^[^/]+/\d+"],  # a track of frames stays on one side
@@ -49,6 +55,23 @@ def fit(name: str, seed: int, arguments: argparse.Namespace, *, baselines: bool 
     return json.loads(kept.read_text())
 
 
+def measure(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """A row: what fit chose, and the test accuracy of it and of what it is compared with."""
+    fitted = fit(name, seed, arguments)
+    fit(name, seed, arguments, baselines=True)
+    run = arguments.out / f"{name}-{seed}"
+    accuracies = {kind: on_test(file, arguments.data / name) for kind, file in networks(run).items()}
+    totals, whole = fitted["totals"], fitted["backbone_totals"]
+    return {
+        "set": name, "seed": seed, "size": arguments.size, "met": fitted["met"], "blocks": str(totals["blocks"]),
+        "macs": 100 * totals["macs"] / whole["macs"], "parameters": 100 * totals["parameters"] / whole["parameters"],
+        "task_parameters": totals["task_parameters"],
+        "candidates": len([c for c in fitted["candidates"] if c["kind"] == "candidate"]),
+        "seconds": fitted["seconds"], "teacher_val": fitted["teacher_accuracy"],
+        **{kind: accuracies[kind] for kind in KINDS},
+    }  # fmt: skip
+
+
 def networks(run: Path) -> dict[str, Path]:
     """What is measured on test."""
     found = {"model": run / "model.safetensors", "unpruned": run / "student.safetensors"}
@@ -65,6 +88,26 @@ def spearman(a: list[float], b: list[float]) -> float:
         return [order.index(v) + (order.count(v) - 1) / 2 for v in values]
 
     return statistics.correlation(ranks(a), ranks(b))
+
+
+def measured(results: Path) -> list[dict[str, Any]]:
+    """The rows that are there, their figures as numbers."""
+    if not results.exists():
+        return []
+    with results.open(newline="") as stream:
+        return [
+            {key: text if key in WORDS else float(text) for key, text in row.items()} for row in csv.DictReader(stream)
+        ]
+
+
+def keep(row: dict[str, Any], results: Path) -> None:
+    """One more line at the end, so that several of these can write."""
+    new = not results.exists()
+    with results.open("a", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -86,7 +129,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     mean: dict[str, dict[str, float]] = {}
     for name in sets:
         own = [row for row in rows if row["set"] == name]
-        numbers = [key for key in own[0] if key not in ("set", "blocks", "met")]
+        numbers = [key for key in own[0] if key not in WORDS]
         mean[name] = {key: statistics.mean(row[key] for row in own) for key in numbers}
         differences = [row["model"] - row["reference"] for row in own]
         mean[name]["difference"] = statistics.mean(differences)
@@ -117,38 +160,18 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--out", type=Path, default=Path("runs/nine_sets"))
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_suffix(".csv"))
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
         for name in arguments.sets:
-            fit(name, seed, arguments)
-        for name in arguments.sets:
-            fitted = fit(name, seed, arguments)
-            fit(name, seed, arguments, baselines=True)
-            run = arguments.out / f"{name}-{seed}"
-            accuracies = {kind: on_test(file, arguments.data / name) for kind, file in networks(run).items()}
-            totals, whole = fitted["totals"], fitted["backbone_totals"]
-            rows.append(
-                {
-                    "set": name, "seed": seed, **accuracies, "met": fitted["met"],
-                    "macs": 100 * totals["macs"] / whole["macs"],
-                    "parameters": 100 * totals["parameters"] / whole["parameters"],
-                    "task_parameters": totals["task_parameters"], "blocks": str(totals["blocks"]),
-                    "candidates": len([c for c in fitted["candidates"] if c["kind"] == "candidate"]),
-                    "seconds": fitted["seconds"],
-                }
-            )  # fmt: skip
-            with (arguments.out / "results.csv").open("w", newline="") as stream:
-                writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-            print(rows[-1], flush=True)
-    show(rows)
+            if not any((row["set"], row["seed"]) == (name, seed) for row in measured(arguments.results)):
+                keep(measure(name, seed, arguments), arguments.results)
+    show(measured(arguments.results))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""examples/results/nine_sets.py: what it keeps, and what it makes of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from scipy.stats import spearmanr
+
+FOLDER = Path(__file__).parents[2] / "examples" / "results"
+
+
+@pytest.fixture(scope="module")
+def nine_sets() -> Any:
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import nine_sets
+    finally:
+        sys.path.remove(str(FOLDER))
+    return nine_sets
+
+
+def row(name: str, seed: int, model: float, macs: float) -> dict[str, Any]:
+    return {
+        "set": name, "seed": seed, "met": "True", "blocks": "3", "macs": macs, "parameters": 20.0, "seconds": 60.0,
+        "reference": 90.0, "model": model, "unpruned": 91.0, "classifier": 100 - macs, "cut": 80.0, "random": 70.0,
+    }  # fmt: skip
+
+
+def test_a_row_comes_back_as_it_was_kept_and_is_not_measured_again(
+    nine_sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.csv"
+    assert nine_sets.measured(results) == []
+    kept = [row("gtsrb", 0, 89.5, 40.0), row("gtsrb", 1, 91.0, 44.0)]
+    for each in kept:
+        nine_sets.keep(each, results)
+    assert nine_sets.measured(results) == kept
+    asked: list[tuple[str, int]] = []
+
+    def measure(name: str, seed: int, arguments: SimpleNamespace) -> dict[str, Any]:
+        asked.append((name, seed))
+        return row(name, seed, 90.0, 50.0)
+
+    monkeypatch.setattr(nine_sets, "measure", measure)
+    words = ["--data", tmp_path, "--weights", tmp_path, "--out", tmp_path / "out", "--results", results]
+    monkeypatch.setattr(
+        sys, "argv", ["nine_sets.py", *map(str, words), "--sets", "gtsrb", "dtd10", "--seeds", "1", "2"]
+    )
+    nine_sets.main()
+    assert asked == [("dtd10", 1), ("gtsrb", 2), ("dtd10", 2)]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("| gtsrb | 90.0 ± 0.0 | 90.2 ± 0.8 | +0.2 ± 0.8 | 45 % | 20 % | 3, 3, 3 |")
+    assert "mean difference +0.08" in lines[-1]
+
+
+def test_rank_correlation_is_scipys(nine_sets: Any) -> None:
+    a, b = [3.0, 1.0, 2.0, 2.0, 5.0], [1.0, 1.0, 4.0, 2.0, 9.0]
+    assert nine_sets.spearman(a, b) == pytest.approx(spearmanr(a, b).statistic)
