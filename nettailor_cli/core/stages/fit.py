@@ -56,6 +56,9 @@ SWAP_REACH = 2
 DRAWS = 1000
 """Until so many blocks are found that stay, all of them, connected."""
 
+UNPRUNED = "unpruned"
+"""The name of the student's row."""
+
 LEANER_PROXIES = 4.0
 """By this factor the threshold of the proxies' alphas is raised for one more candidate at the edge."""
 
@@ -86,7 +89,7 @@ class Search:
         self.main = self.folds[0]
         self.epochs = self.main.settings.epochs
         self.prefix = self.main.student[0].shared_prefix
-        self.aim = self.wanted.accuracy
+        self.aim = self.wanted.aim
         self.length = SHRINKING * self.epochs / self.main.student[0].graph.last  # of a short training, in epochs
 
     def go(self) -> tuple[Choice, list[Row]]:
@@ -105,7 +108,7 @@ class Search:
         """The student as it was tailored, as a baseline."""
         documents = [fold.student[0] for fold in self.folds]
         measured = [replace(d, metrics={delta.MODEL: d.metrics["student"]}) for d in documents]
-        return self._row("unpruned", measured, self._epochs_before(), kind=BASELINE)
+        return self._row(UNPRUNED, measured, self._epochs_before(), kind=BASELINE)
 
     def random(self, kept: int) -> Row:
         """A baseline: as many blocks, but a die chose them; the others gone at once, with a full training."""
@@ -158,8 +161,8 @@ class Search:
     def _find_the_edge(self, chains: dict[int, list[Delta]], length: int, full: Callable[[int], Row]) -> None:
         """Full trainings around the number of blocks from which on the tolerance is missed.
 
-        Where nothing comes within the tolerance of the teacher, that of the most accurate candidate counts: a network
-        as large as the backbone and not quite as good is of no use to anybody.
+        Where nothing comes up to the aim, the tolerance of the most accurate candidate counts: a network as large as
+        the backbone and not quite as good is of no use to anybody.
         """
         screened = [self._mean([chain[k][0] for chain in chains.values()]) for k in range(length)]
         good = self._edge(screened, full)
@@ -168,7 +171,7 @@ class Search:
             self.aim = best.accuracy - self.wanted.tolerance
             tolerance, reached = f"{self.wanted.tolerance:g} points", f"{best.name} with {best.accuracy:.1f} %"
             self.main.job.progress.note(
-                f"search: nothing is within {tolerance} of the teacher; from {reached} it goes on"
+                f"search: nothing is within {tolerance} of the better of teacher and student; from {reached} it goes on"
             )
             good = self._edge(screened, full)
         if good is None:
