@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import fcntl
 import json
 import statistics
 import time
@@ -21,7 +22,7 @@ from typing import Any
 from tool import mean_and_spread, nettailor, on_test
 
 SEEDS = (0, 1, 2)
-WORDS = ("set", "blocks", "met")
+WORDS = ("set", "arch", "precision", "blocks", "met")
 """Columns of results that are no numbers."""
 
 KINDS = ("reference", "model", "unpruned", "classifier", "cut", "random")
@@ -55,6 +56,13 @@ def fit(name: str, seed: int, arguments: argparse.Namespace, *, baselines: bool 
     return json.loads(kept.read_text())
 
 
+def key(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What tells a row from others."""
+    return {
+        "set": name, "seed": seed, "arch": arguments.arch, "size": arguments.size, "precision": arguments.precision
+    }  # fmt: skip
+
+
 def measure(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """A row: what fit chose, and the test accuracy of it and of what it is compared with."""
     fitted = fit(name, seed, arguments)
@@ -63,7 +71,7 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     accuracies = {kind: on_test(file, arguments.data / name) for kind, file in networks(run).items()}
     totals, whole = fitted["totals"], fitted["backbone_totals"]
     return {
-        "set": name, "seed": seed, "size": arguments.size, "met": fitted["met"], "blocks": str(totals["blocks"]),
+        **key(name, seed, arguments), "met": fitted["met"], "blocks": str(totals["blocks"]),
         "macs": 100 * totals["macs"] / whole["macs"], "parameters": 100 * totals["parameters"] / whole["parameters"],
         "task_parameters": totals["task_parameters"],
         "candidates": len([c for c in fitted["candidates"] if c["kind"] == "candidate"]),
@@ -101,11 +109,11 @@ def measured(results: Path) -> list[dict[str, Any]]:
 
 
 def keep(row: dict[str, Any], results: Path) -> None:
-    """One more line at the end, so that several of these can write."""
-    new = not results.exists()
+    """One more line at the end, so that several of these can write, in turn."""
     with results.open("a", newline="") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
         writer = csv.DictWriter(stream, fieldnames=list(row))
-        if new:
+        if stream.tell() == 0:
             writer.writeheader()
         writer.writerow(row)
 
@@ -129,8 +137,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     mean: dict[str, dict[str, float]] = {}
     for name in sets:
         own = [row for row in rows if row["set"] == name]
-        numbers = [key for key in own[0] if key not in WORDS]
-        mean[name] = {key: statistics.mean(row[key] for row in own) for key in numbers}
+        numbers = [column for column in own[0] if column not in WORDS]
+        mean[name] = {column: statistics.mean(row[column] for row in own) for column in numbers}
         differences = [row["model"] - row["reference"] for row in own]
         mean[name]["difference"] = statistics.mean(differences)
 
@@ -169,9 +177,11 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seeds:
         for name in arguments.sets:
-            if not any((row["set"], row["seed"]) == (name, seed) for row in measured(arguments.results)):
+            own = key(name, seed, arguments)
+            if not any(own.items() <= row.items() for row in measured(arguments.results)):
                 keep(measure(name, seed, arguments), arguments.results)
-    show(measured(arguments.results))
+    alike = {name: value for name, value in key("", 0, arguments).items() if name not in ("set", "seed")}
+    show([row for row in measured(arguments.results) if alike.items() <= row.items()])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,12 @@ from nettailor_cli.core.backbones.families import TIMM
 from nettailor_cli.core.backbones.listing import StoredBackbone, folder, listing
 from nettailor_cli.core.errors import FileError, UsageError
 
-app = typer.Typer(help="List, fetch and verify pretrained backbones.", invoke_without_command=True)
+app = typer.Typer(
+    help="List, fetch and verify pretrained backbones.",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
 @app.callback(invoke_without_command=True)

@@ -113,6 +113,7 @@ def test_help_loads_one_command_and_nothing_that_reads_values() -> None:
 def test_every_command_has_help(name: str) -> None:
     out = ok(name, "--help").out
     assert f"nettailor {name}" in " ".join(out.split())
+    assert "--install-completion" not in out  # that is the program's
 
 
 def test_first_options_of_help_are_few() -> None:

@@ -25,7 +25,8 @@ def nine_sets() -> Any:
 
 def row(name: str, seed: int, model: float, macs: float) -> dict[str, Any]:
     return {
-        "set": name, "seed": seed, "met": "True", "blocks": "3", "macs": macs, "parameters": 20.0, "seconds": 60.0,
+        "set": name, "seed": seed, "arch": "resnet18", "size": 64, "precision": "fp32",
+        "met": "True", "blocks": "3", "macs": macs, "parameters": 20.0, "seconds": 60.0,
         "reference": 90.0, "model": model, "unpruned": 91.0, "classifier": 100 - macs, "cut": 80.0, "random": 70.0,
     }  # fmt: skip
 
@@ -43,10 +44,11 @@ def test_a_row_comes_back_as_it_was_kept_and_is_not_measured_again(
 
     def measure(name: str, seed: int, arguments: SimpleNamespace) -> dict[str, Any]:
         asked.append((name, seed))
-        return row(name, seed, 90.0, 50.0)
+        return {**row(name, seed, 90.0, 50.0), "size": arguments.size}
 
     monkeypatch.setattr(nine_sets, "measure", measure)
     words = ["--data", tmp_path, "--weights", tmp_path, "--out", tmp_path / "out", "--results", results]
+    words += ["--precision", "fp32"]
     monkeypatch.setattr(
         sys, "argv", ["nine_sets.py", *map(str, words), "--sets", "gtsrb", "dtd10", "--seeds", "1", "2"]
     )
@@ -55,6 +57,9 @@ def test_a_row_comes_back_as_it_was_kept_and_is_not_measured_again(
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith("| gtsrb | 90.0 ± 0.0 | 90.2 ± 0.8 | +0.2 ± 0.8 | 45 % | 20 % | 3, 3, 3 |")
     assert "mean difference +0.08" in lines[-1]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--size", "96"])
+    nine_sets.main()
+    assert asked[3:] == [("gtsrb", 1), ("dtd10", 1), ("gtsrb", 2), ("dtd10", 2)], "another size is another measurement"
 
 
 def test_rank_correlation_is_scipys(nine_sets: Any) -> None:

@@ -78,7 +78,9 @@ class _Tapwise(torch.autograd.Function):
     ) -> Tensor:
         taps = weight.permute(0, 2, 3, 1)  # (C_out, P, Q, C_in), a view
         shape = (*_result_size(x.shape, taps.shape[1:], stride, padding), x.shape[2], len(weight))
-        y = x.new_zeros(shape) if bias is None else bias.expand(shape).contiguous()
+        y = x.new_zeros(shape)
+        if bias is not None:
+            y += bias
         for p, q, read, written in _taps(x.shape, taps.shape[1:], stride, padding):
             y[written] += x[read] @ taps[:, p, q].t()
         ctx.save_for_backward(x, weight)

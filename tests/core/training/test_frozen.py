@@ -13,6 +13,7 @@ from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.training.frozen import quick, quick_twin
 from nettailor_cli.core.training.precision import Machine
+from nettailor_cli.core.training.taps import TapwiseConv2d
 
 FP32 = Machine(torch.device("cpu"), bf16=False, reason="a test")
 BF16 = Machine(torch.device("cpu"), bf16=True, reason="a test")
@@ -122,3 +123,11 @@ def test_proxies_of_the_twin_follow_the_students_mode() -> None:
 def test_adapted_statistics_are_not_folded_away() -> None:
     student = make_student(bn_stats="adapt")
     assert quick_twin(student, BF16) is student
+
+
+def test_in_fp32_wide_convolutions_of_the_quick_twin_go_tap_by_tap_and_the_students_own_stay() -> None:
+    student = make_student()
+    twin = quick_twin(student, FP32)
+    assert sum(isinstance(module, TapwiseConv2d) for module in twin.modules()) == 7  # 3 of stage 3, 4 of stage 4
+    assert not any(isinstance(module, TapwiseConv2d) for module in student.modules())
+    assert not any(isinstance(module, TapwiseConv2d) for module in quick_twin(make_student(), BF16).modules())
