@@ -56,9 +56,6 @@ SWAP_REACH = 2
 DRAWS = 1000
 """Until so many blocks are found that stay, all of them, connected."""
 
-UNPRUNED = "unpruned"
-"""The name of the student's row."""
-
 LEANER_PROXIES = 4.0
 """By this factor the threshold of the proxies' alphas is raised for one more candidate at the edge."""
 
@@ -89,7 +86,7 @@ class Search:
         self.main = self.folds[0]
         self.epochs = self.main.settings.epochs
         self.prefix = self.main.student[0].shared_prefix
-        self.aim = self.wanted.aim
+        self.aim = self.wanted.accuracy
         self.length = SHRINKING * self.epochs / self.main.student[0].graph.last  # of a short training, in epochs
 
     def go(self) -> tuple[Choice, list[Row]]:
@@ -108,7 +105,7 @@ class Search:
         """The student as it was tailored, as a baseline."""
         documents = [fold.student[0] for fold in self.folds]
         measured = [replace(d, metrics={delta.MODEL: d.metrics["student"]}) for d in documents]
-        return self._row(UNPRUNED, measured, self._epochs_before(), kind=BASELINE)
+        return self._row("unpruned", measured, self._epochs_before(), kind=BASELINE)
 
     def random(self, kept: int) -> Row:
         """A baseline: as many blocks, but a die chose them; the others gone at once, with a full training."""
@@ -161,31 +158,35 @@ class Search:
     def _find_the_edge(self, chains: dict[int, list[Delta]], length: int, full: Callable[[int], Row]) -> None:
         """Full trainings around the number of blocks from which on the tolerance is missed.
 
-        Where nothing comes up to the aim, the tolerance of the most accurate candidate counts: a network as large as
-        the backbone and not quite as good is of no use to anybody.
+        Where nothing comes within the tolerance of the teacher, that of the most accurate candidate counts: a network
+        as large as the backbone and not quite as good is of no use to anybody.
         """
         screened = [self._mean([chain[k][0] for chain in chains.values()]) for k in range(length)]
-        good = self._edge(screened, full)
+        known: dict[int, Row] = {}
+        good = self._edge(screened, full, known)
         if good is None and self.wanted.tolerance is not None:
             best = most_accurate(self.rows.values())
             self.aim = best.accuracy - self.wanted.tolerance
             tolerance, reached = f"{self.wanted.tolerance:g} points", f"{best.name} with {best.accuracy:.1f} %"
             self.main.job.progress.note(
-                f"search: nothing is within {tolerance} of the better of teacher and student; from {reached} it goes on"
+                f"search: nothing is within {tolerance} of the teacher; from {reached} it goes on"
             )
-            good = self._edge(screened, full)
+            good = self._edge(screened, full, known)
         if good is None:
             return
         if good + 1 < length and len(self.folds) == 1:  # with several folds each would swap other blocks
             self._swapped(chains[id(self.main)][good + 1], good + 1)
         self._with_fewer_proxies(chains, good)
 
-    def _edge(self, screened: list[float], full: Callable[[int], Row]) -> int | None:
-        """The largest number of blocks to go for which a full training comes up to the aim; None: not even none."""
+    def _edge(self, screened: list[float], full: Callable[[int], Row], known: dict[int, Row]) -> int | None:
+        """The largest number of blocks to go for which a full training comes up to the aim; None: not even none.
+
+        `known` are the rows of earlier full trainings, for another aim; new ones are put in.
+        """
         assert self.aim is not None
-        tried: dict[int, float] = {}
+        tried = {k: row.accuracy for k, row in known.items() if not row.given_up}
         while (k := next_probe(tried, screened, self.aim - ROUNDING)) is not None:
-            row = full(k)
+            row = known[k] = full(k)
             # what was given up is not good enough, whatever the aim became
             tried[k] = min(row.accuracy, self.aim - 1.0) if row.given_up else row.accuracy
         return max((k for k, accuracy in tried.items() if accuracy >= self.aim - ROUNDING), default=None)
