@@ -34,8 +34,9 @@ from nettailor_cli.core.stages.carry_out import stage_seed
 from nettailor_cli.core.stages.teach import accuracy
 from nettailor_cli.core.stages.workbench import find_pictures, open_workbench
 from nettailor_cli.core.training.evaluate import evaluate
-from nettailor_cli.core.training.loop import Group, Run, Training
+from nettailor_cli.core.training.loop import Run, Training
 from nettailor_cli.core.training.precision import choose_machine, to_machine
+from nettailor_cli.core.training.trainee import Group
 
 
 @dataclass

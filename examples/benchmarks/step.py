@@ -33,9 +33,9 @@ from nettailor_cli.core.stages.teach import TeachTrainee
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.frozen import quick, quick_twin
-from nettailor_cli.core.training.loop import Trainee
 from nettailor_cli.core.training.precision import Machine, choose_machine, to_machine
 from nettailor_cli.core.training.taps import go_tapwise
+from nettailor_cli.core.training.trainee import Trainee
 
 CLASSES = 100
 STEPS = ("plain", "teach", "tailor", "finetune")

@@ -19,10 +19,11 @@ from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.training.checkpoint import check
 from nettailor_cli.core.training.evaluate import evaluate
-from nettailor_cli.core.training.loop import Run, Trainee, Training
+from nettailor_cli.core.training.loop import Run, Training
 from nettailor_cli.core.training.precision import Machine
 from nettailor_cli.core.training.processes import Processes
 from nettailor_cli.core.training.tensorboard import TensorBoard
+from nettailor_cli.core.training.trainee import Trainee
 
 _PASSING = ("workers", "cache_limit", "memory_limit")
 """Settings that change nothing about the result."""

@@ -31,8 +31,8 @@ from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.compiling import Compiled
 from nettailor_cli.core.training.frozen import quick, quick_twin
-from nettailor_cli.core.training.loop import Group
 from nettailor_cli.core.training.precision import to_machine
+from nettailor_cli.core.training.trainee import Group
 
 AFFINE_LR = 0.1
 """Share of the learning rate for a task's own scales and shifts of the blocks: at all of it the attention collapsed."""

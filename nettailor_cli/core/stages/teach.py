@@ -20,9 +20,9 @@ from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.compiling import Compiled
-from nettailor_cli.core.training.loop import Group
 from nettailor_cli.core.training.precision import to_machine
 from nettailor_cli.core.training.taps import go_tapwise
+from nettailor_cli.core.training.trainee import Group
 
 
 @dataclass

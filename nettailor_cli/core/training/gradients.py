@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,9 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nettailor_cli.core.data import Batch
 from nettailor_cli.core.training.precision import Machine
 from nettailor_cli.core.training.processes import Processes
-
-if TYPE_CHECKING:
-    from nettailor_cli.core.training.loop import Trainee
+from nettailor_cli.core.training.trainee import Trainee
 
 
 class Gradients:

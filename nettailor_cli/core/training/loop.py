@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,44 +29,11 @@ from nettailor_cli.core.training.norms import try_one_picture
 from nettailor_cli.core.training.precision import Machine
 from nettailor_cli.core.training.processes import ALONE, Processes
 from nettailor_cli.core.training.schedule import rate_factor
+from nettailor_cli.core.training.trainee import Trainee
 
 CHECKPOINT_SECONDS = 60.0
 WATCHED, JUDGED = 0.4, 0.6
 """Shares of the epochs: a run is given up from the second on, for the best val accuracy since the first."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Parameters that share a peak learning rate and a weight decay."""
-
-    parameters: dict[str, nn.Parameter]
-    lr: float
-    weight_decay: float
-
-
-class Trainee(Protocol):
-    """What the loop has to know of the thing that it trains."""
-
-    @property
-    def module(self) -> nn.Module:
-        """Switched between training and evaluation."""
-
-    def groups(self) -> list[Group]: ...
-
-    def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
-        """The figures of one step, 0-dimensional each: "loss" is descended on. `done` is the share of steps done."""
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits (N, classes), as training computes them."""
-
-    def predict_exactly(self, images: Tensor) -> Tensor:
-        """Logits (N, classes), as the file that is written will give them."""
-
-    def figures(self) -> dict[str, Any]:
-        """What else an epoch's record should have (the attention), JSON-able."""
-
-    def state(self) -> dict[str, Tensor]:
-        """What is trained, by name; the tensors are the live ones."""
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.frozen import quick_twin
 from nettailor_cli.core.training.gradients import Gradients, synchronise_norms
-from nettailor_cli.core.training.loop import Trainee
 from nettailor_cli.core.training.precision import Machine
 from nettailor_cli.core.training.processes import ALONE, Processes
+from nettailor_cli.core.training.trainee import Trainee
 from tests.core.plain import fresh_backbone, shake
 from tests.pair import in_two
 

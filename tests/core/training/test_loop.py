@@ -21,8 +21,9 @@ from nettailor_cli.core.settings import Settings
 from nettailor_cli.core.training import checkpoint, loop
 from nettailor_cli.core.training.checkpoint import Position
 from nettailor_cli.core.training.evaluate import Score
-from nettailor_cli.core.training.loop import Group, Run, Training
+from nettailor_cli.core.training.loop import Run, Training
 from nettailor_cli.core.training.precision import Machine
+from nettailor_cli.core.training.trainee import Group
 
 CPU = Machine(torch.device("cpu"), bf16=False, reason="")
 PREPROCESSING = Preprocessing(size=8, mean=(0, 0, 0), std=(1, 1, 1))
