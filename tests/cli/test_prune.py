@@ -72,7 +72,7 @@ def test_bad_options(shop: Workshop, run: Path) -> None:
     with untouched(run):
         student = run / "student.safetensors"
         refuses("prune", student, "--force", "--proxy-threshold", "2", says=["--proxy-threshold 2"])
-        refuses("prune", student, "--force", "--remove", "two", says=["--remove", "integer"])
+        refuses("prune", student, "--force", "--remove", "two", says=["--remove", "'two' is not a valid int"])
         refuses("prune", run / "nothing.safetensors", "--force", says=["there is no file", "nothing.safetensors"])
         refuses("prune", run / "teacher.safetensors", "--force", says=["is a teacher"])
         refuses("prune", run, "--force", says=["is a folder"])
