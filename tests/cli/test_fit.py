@@ -57,7 +57,9 @@ def test_from_pictures_to_the_leanest_within_the_tolerance(shop: Workshop, confi
         path.name for path in run.iterdir()
     }
     model = read_document(run / "model.safetensors")
-    rows = document["candidates"]
+    *rows, unpruned = document["candidates"]
+    assert (unpruned["name"], unpruned["kind"]) == ("unpruned", "baseline")
+    assert unpruned["accuracy"] == read_document(run / "student.safetensors").metrics["student"]["accuracy"]
     chosen = min(rows, key=lambda row: row["macs"])
     assert document["met"] and model.graph.cost.macs == chosen["macs"]
     assert [path.sink for path in model.graph.universal] == chosen["blocks"]
@@ -98,7 +100,7 @@ def test_resume_repeats_no_finished_candidate_and_ends_in_the_same_bytes(run: Pa
 
 def test_the_sweep_tries_every_number_of_blocks_as_prune_would(run: Path, config: Path) -> None:
     options = ("--tolerance", 100, "--search", "sweep", "--ranking", "alpha", "--json")
-    rows = ok("fit", "--run", run, *MACHINE, "--config", config, *options).document["candidates"]
+    *rows, _ = ok("fit", "--run", run, *MACHINE, "--config", config, *options).document["candidates"]
     assert [row["name"] for row in rows] == [f"sweep-{k:02d}" for k in range(len(rows))]
     for k, row in enumerate(rows):
         ok("prune", run / "student.safetensors", "--remove", k, "-o", run / f"p{k}.safetensors")
@@ -161,7 +163,7 @@ def test_folds_are_runs_of_their_own_whose_figures_are_taken_together(shop: Work
     other = run / "folds" / "1"
     mine, theirs = (read_document(where / "student.safetensors").data for where in (run, other))
     assert (mine["fold"], theirs["fold"]) == (0, 1) and mine["digest"] != theirs["digest"]
-    for row in document["candidates"]:
+    for row in document["candidates"][:-1]:
         metrics = [
             read_document(where / "search" / f"{row['name']}.safetensors").metrics["model"] for where in (run, other)
         ]
@@ -272,7 +274,12 @@ def test_within_no_tolerance_it_goes_on_from_the_most_accurate_and_exits_3(run: 
         file.unlink()
         delta.write(file, replace(own, metrics=metrics), tensors)
     options = ("--run", run, *MACHINE, "--config", config, "--tolerance", 0, "--folds", 1)
-    refuses("fit", *options, code=3, says=["nothing is within 0 points of the teacher", "is the most accurate"])
+    refuses(
+        "fit",
+        *options,
+        code=3,
+        says=["nothing is within 0 points of the better of teacher and student", "is the most accurate"],
+    )
     chosen = (run / "model.safetensors").read_bytes()
     assert read_document(run / "model.safetensors").settings["fit"]["met"] is False
     before = files(run)

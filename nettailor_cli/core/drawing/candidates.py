@@ -16,7 +16,8 @@ from nettailor_cli.core.printable import harmless
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CANDIDATE, CHOSEN, BASELINE, TEACHER = "candidate", "chosen", "baseline", "teacher"
+CANDIDATE, CHOSEN, BASELINE = "candidate", "chosen", "baseline"
+TEACHER, STUDENT = "teacher", "student"
 
 WIDTH, HEIGHT = 720.0, 480.0
 INK, GREY = "#222222", "#8a8a8a"
@@ -39,6 +40,7 @@ _LOOKS = {
     CANDIDATE: _Look("candidate", "o", "#0072b2", 5.5, 3),
     BASELINE: _Look("baseline", "s", "#707070", 5.5, 1),
     TEACHER: _Look("teacher", "D", "#222222", 6.0, 2),
+    STUDENT: _Look("student", "D", "#009e73", 6.0, 2),
     CHOSEN: _Look("chosen", "*", "#d55e00", 14.0, 0),
 }
 """Drawn in this order, the chosen one on top."""
@@ -48,9 +50,9 @@ _LOOKS = {
 class Row:
     """One network of the table.
 
-    name: what stands beside its point, e.g. "4" for 4 removed blocks. kind: CANDIDATE, CHOSEN, BASELINE or TEACHER.
-    macs: in percent of the backbone's. accuracy: in percent. error: its standard error in points, None if unknown.
-    Raises ValueError when the kind is another, a number is not finite or the error is negative.
+    name: what stands beside its point, e.g. "4" for 4 removed blocks. kind: CANDIDATE, CHOSEN, BASELINE, TEACHER or
+    STUDENT, the unpruned one. macs: in percent of the backbone's. accuracy: in percent. error: its standard error in
+    points, None if unknown. Raises ValueError when the kind is another, a number is not finite or the error negative.
     """
 
     name: str
@@ -73,8 +75,9 @@ def draw_candidates(
 ) -> bytes:
     """The scatter plot of `rows` as a file in `form`, "svg" or "png". Equal rows give equal bytes.
 
-    tolerance: in points; a line is drawn so far below the teacher, when there is one. split: on which the accuracies
-    were measured. Raises UsageError when matplotlib is not installed, ValueError when there is nothing to draw.
+    tolerance: in points; a line is drawn so far below the better of teacher and student, when there is one. split: on
+    which the accuracies were measured. Raises UsageError when matplotlib is not installed, ValueError when there is
+    nothing to draw.
     """
     if not rows or form not in FORMATS:
         raise ValueError(f"{len(rows)} rows to draw as {form!r}")
@@ -112,12 +115,13 @@ def _set_up(axes: Axes, rows: Sequence[Row], split: str, title: str) -> None:
 
 
 def _draw_tolerance(axes: Axes, rows: Sequence[Row], tolerance: float | None) -> float | None:
-    """The line below the teacher; returns its accuracy."""
-    teacher = next((row for row in rows if row.kind == TEACHER), None)
-    if teacher is None or tolerance is None:
+    """The line below the better of teacher and student; returns its accuracy."""
+    measures = [row for row in rows if row.kind in (TEACHER, STUDENT)]
+    if not measures or tolerance is None:
         return None
-    level = teacher.accuracy - tolerance
-    words = f"teacher \N{MINUS SIGN} {tolerance:g} points"
+    best = max(measures, key=lambda row: row.accuracy)
+    level = best.accuracy - tolerance
+    words = f"{best.kind} \N{MINUS SIGN} {tolerance:g} points"
     axes.axhline(level, color=GREY, linestyle=(0, (5, 3)), linewidth=1, zorder=1, label=words)
     return level
 

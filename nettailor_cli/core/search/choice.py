@@ -53,9 +53,10 @@ class Row:
 class Wanted:
     """What the network has to be: accurate to within the tolerance, or as accurate as a budget allows.
 
-    accuracy: the least that is within the tolerance, percent on val; None where only budgets were given. tolerance: how
-    far below the teacher's that is, in points. macs, parameters, bytes, latency (microseconds): at most so much; None
-    is any.
+    accuracy: the least that is within the tolerance of the teacher, percent on val; None where only budgets were given.
+    tolerance: how far below the teacher's that is, in points. best: what the search may measure itself by instead, the
+    accuracy of the unpruned student: a teacher of a few epochs is easily beaten by all. macs, parameters, bytes,
+    latency (microseconds): at most so much; None is any.
     """
 
     accuracy: float | None
@@ -64,6 +65,24 @@ class Wanted:
     bytes: float | None = None
     latency: float | None = None
     tolerance: float | None = None
+    best: float | None = None
+
+    @property
+    def aim(self) -> float | None:
+        """The least that is within the tolerance of the teacher and of `best`, whichever is better; percent."""
+        if self.accuracy is None or self.best is None:
+            return self.accuracy
+        return max(self.accuracy, self.best - (self.tolerance or 0.0))
+
+    def near(self, best: float) -> float:
+        """The least that is within the tolerance of `best`, percent, where nothing comes up to the aim.
+
+        If `best` is within the teacher's tolerance, so is that.
+        """
+        least = best - (self.tolerance or 0.0)
+        if self.accuracy is not None and best >= self.accuracy - ROUNDING:
+            return max(least, self.accuracy)
+        return least
 
     def affords(self, row: Row) -> bool:
         """Whether `row` is inside every budget."""
@@ -81,7 +100,7 @@ class Wanted:
         return max((cost / limit if limit > 0 else math.inf for cost, limit in given), default=0.0)
 
     def accepts(self, row: Row) -> bool:
-        """Whether `row` is accurate enough."""
+        """Whether `row` is within the tolerance of the teacher."""
         return self.accuracy is None or row.accuracy >= self.accuracy - ROUNDING
 
 
@@ -103,8 +122,9 @@ def most_accurate(rows: Iterable[Row]) -> Row:
 def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
     """The leanest candidate within the tolerance and the budgets; without a tolerance, the most accurate inside them.
 
-    When no candidate is: the leanest within the tolerance of the most accurate one inside the budgets, or else the
-    closest to them. What was given up halfway is chosen only where there is nothing else, and is never good enough.
+    Within the tolerance is what comes up to the aim. When no candidate does: the leanest within the tolerance of the
+    most accurate one inside the budgets, which is good enough if it is within that of the teacher; or else the closest
+    to the budgets. What was given up halfway is chosen only where there is nothing else, and is never good enough.
     `rows` holds at least one candidate.
     """
     candidates = [row for row in rows if row.kind == CANDIDATE and not row.given_up]
@@ -115,16 +135,18 @@ def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
     if not affordable:
         row = min(candidates, key=lambda row: (wanted.excess(row), row.macs))
         return Choice(row, False, f"no candidate is inside the budget; {row.name} comes closest")
-    if wanted.accuracy is not None:
-        good = [row for row in affordable if wanted.accepts(row)]
+    if wanted.aim is not None:
+        good = [row for row in affordable if row.accuracy >= wanted.aim - ROUNDING]
         if good:
             row = min(good, key=lambda row: (row.macs, -row.accuracy))
-            return Choice(row, True, f"{row.name} is the leanest within the tolerance{_noise(row, wanted.accuracy)}")
+            return Choice(row, True, f"{row.name} is the leanest within the tolerance{_noise(row, wanted.aim)}")
         best = most_accurate(affordable)
-        least = best.accuracy - (wanted.tolerance or 0.0) - ROUNDING
+        least = wanted.near(best.accuracy) - ROUNDING
         row = min((row for row in affordable if row.accuracy >= least), key=lambda row: (row.macs, -row.accuracy))
         of = "" if row is best else f" the leanest within it of {best.name}, which is"
-        return Choice(row, False, f"no candidate is within the tolerance; {row.name} is{of} the most accurate")
+        met = wanted.accepts(row)
+        whose = " of the unpruned student" if met else ""
+        return Choice(row, met, f"no candidate is within the tolerance{whose}; {row.name} is{of} the most accurate")
     row = most_accurate(affordable)
     return Choice(row, True, f"{row.name} is the most accurate inside the budget")
 

@@ -56,6 +56,9 @@ SWAP_REACH = 2
 DRAWS = 1000
 """Until so many blocks are found that stay, all of them, connected."""
 
+UNPRUNED = "unpruned"
+"""The name of the student's row."""
+
 LEANER_PROXIES = 4.0
 """By this factor the threshold of the proxies' alphas is raised for one more candidate at the edge."""
 
@@ -86,7 +89,7 @@ class Search:
         self.main = self.folds[0]
         self.epochs = self.main.settings.epochs
         self.prefix = self.main.student[0].shared_prefix
-        self.aim = self.wanted.accuracy
+        self.aim = self.wanted.aim
         self.length = SHRINKING * self.epochs / self.main.student[0].graph.last  # of a short training, in epochs
 
     def go(self) -> tuple[Choice, list[Row]]:
@@ -105,7 +108,7 @@ class Search:
         """The student as it was tailored, as a baseline."""
         documents = [fold.student[0] for fold in self.folds]
         measured = [replace(d, metrics={delta.MODEL: d.metrics["student"]}) for d in documents]
-        return self._row("unpruned", measured, self._epochs_before(), kind=BASELINE)
+        return self._row(UNPRUNED, measured, self._epochs_before(), kind=BASELINE)
 
     def random(self, kept: int) -> Row:
         """A baseline: as many blocks, but a die chose them; the others gone at once, with a full training."""
@@ -148,28 +151,33 @@ class Search:
         inside = [k for k, graph in enumerate(graphs) if self.wanted.affords(self._costs(graph))]
         if self.wanted.accuracy is not None:
             self._find_the_edge(chains, length, full)
-        if self.wanted.accuracy is None or not any(map(self.wanted.affords, self.rows.values())):
+        if self.wanted.accuracy is None or not any(map(self._will_do, self.rows.values())):
             # accuracy falls with the blocks: the first two that the budget affords
+            affordable = 0
             for k in inside or [length - 1]:
-                full(k)
-                if sum(map(self.wanted.affords, self.rows.values())) == 2:
+                affordable += self.wanted.affords(full(k))
+                if affordable == 2:
                     break
+
+    def _will_do(self, row: Row) -> bool:
+        """Whether `row` is all that was wanted, if not all that was aimed at."""
+        return self.wanted.affords(row) and self.wanted.accepts(row) and not row.given_up
 
     def _find_the_edge(self, chains: dict[int, list[Delta]], length: int, full: Callable[[int], Row]) -> None:
         """Full trainings around the number of blocks from which on the tolerance is missed.
 
-        Where nothing comes within the tolerance of the teacher, that of the most accurate candidate counts: a network
-        as large as the backbone and not quite as good is of no use to anybody.
+        Where nothing comes up to the aim, the tolerance of the most accurate candidate counts: a network as large as
+        the backbone and not quite as good is of no use to anybody.
         """
         screened = [self._mean([chain[k][0] for chain in chains.values()]) for k in range(length)]
         known: dict[int, Row] = {}
         good = self._edge(screened, full, known)
         if good is None and self.wanted.tolerance is not None:
             best = most_accurate(self.rows.values())
-            self.aim = best.accuracy - self.wanted.tolerance
+            self.aim = self.wanted.near(best.accuracy)
             tolerance, reached = f"{self.wanted.tolerance:g} points", f"{best.name} with {best.accuracy:.1f} %"
             self.main.job.progress.note(
-                f"search: nothing is within {tolerance} of the teacher; from {reached} it goes on"
+                f"search: nothing is within {tolerance} of the better of teacher and student; from {reached} it goes on"
             )
             good = self._edge(screened, full, known)
         if good is None:
@@ -313,12 +321,12 @@ class Search:
 
     def _is_out_of_reach(self, documents: Sequence[ModelDocument]) -> bool:
         """Whether these folds have so many errors that even without one in the others too few would be right."""
-        if self.aim is None or len(documents) == len(self.folds):
+        if self.aim is None or self.wanted.accuracy is None or len(documents) == len(self.folds):
             return False
         images = sum(fold.student[0].metrics["teacher"]["images"] for fold in self.folds)
         metrics = [document.metrics[delta.MODEL] for document in documents]
         wrong = sum((1 - metric["accuracy"] / 100) * metric["images"] for metric in metrics)
-        return 100 * (1 - wrong / images) < self.aim - ROUNDING
+        return 100 * (1 - wrong / images) < min(self.aim, self.wanted.accuracy) - ROUNDING
 
     def _floor(self, fold: Fold, points: float) -> float:
         """So many points, and two standard errors, below what is wanted in this fold; 0 where no accuracy is.

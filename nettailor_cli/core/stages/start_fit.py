@@ -33,7 +33,7 @@ from nettailor_cli.core.settings import (
 )
 from nettailor_cli.core.stages.baselines import fine_tuned
 from nettailor_cli.core.stages.candidate import Fold
-from nettailor_cli.core.stages.fit import Plan, Search
+from nettailor_cli.core.stages.fit import UNPRUNED, Plan, Search
 from nettailor_cli.core.stages.job import Job, settle_machine
 from nettailor_cli.core.stages.start import bench_for, refuse_to_price, start_tailor, start_teach, teacher_settings
 from nettailor_cli.core.stages.workbench import find_pictures
@@ -63,8 +63,8 @@ def start_fit(job: Job, asked: Asked, *, baselines: bool = False, latency_table:
     """`nettailor fit`: writes RUN/model.safetensors, the leanest network that is good enough, or the closest to it.
 
     Beside it architecture.svg and candidates.svg, and as .png, are its pictures. Uses RUN's student if there is one,
-    else tailors one (and teaches, if there is no teacher). Cross-validation takes place in RUN/folds/N. With
-    `baselines` the rows hold, beside the candidates, what they are to be compared with (see `stages.baselines`). With
+    else tailors one (and teaches, if there is no teacher). Cross-validation takes place in RUN/folds/N. The rows hold
+    the unpruned student, and with `baselines` what else they are to be compared with (see `stages.baselines`). With
     `job.resume` what is not typed is as the run remembers it. Raises UsageError, DataError and FileError as the stages
     do, and DataError when there is nothing to validate on.
     """
@@ -94,9 +94,10 @@ def _fit(job: Job, asked: Asked, *, baselines: bool, latency_table: Path | None)
     chosen = replace(chosen, settings={**chosen.settings, "fit": told})
     job.check_lock()
     job.processes.alone(lambda: delta.write(job.run.model, chosen, tensors))
+    rows.append(search.unpruned())
     if baselines:
-        rows += [search.unpruned(), search.random(len(choice.row.blocks)), *fine_tuned(first, choice.row)]
-    fitted = Fitted(chosen, choice, rows, _teacher_accuracy(folds), len(folds))
+        rows += [search.random(len(choice.row.blocks)), *fine_tuned(first, choice.row)]
+    fitted = Fitted(chosen, choice, rows, _accuracy(folds, delta.TEACHER), len(folds))
     if job.processes.is_main:
         write_pictures(job.run.path, chosen, _drawn(fitted), job.progress, tolerance=asked.accuracy_matters)
     return fitted
@@ -276,10 +277,11 @@ def _check_costs(first: Fold, asked: Asked) -> None:
         )
 
 
-def _teacher_accuracy(folds: list[Fold]) -> float:
-    metrics = [fold.student[0].metrics.get("teacher") for fold in folds]
+def _accuracy(folds: list[Fold], whose: str) -> float:
+    """On the val pictures of all folds together, percent: delta.TEACHER's or delta.STUDENT's."""
+    metrics = [fold.student[0].metrics.get(whose) for fold in folds]
     if not all(metrics):
-        raise FileError(f"{folds[0].job.run.student} does not say how good its teacher is", "--force starts again")
+        raise FileError(f"{folds[0].job.run.student} does not say how good its {whose} is", "--force starts again")
     known = [metric for metric in metrics if metric]
     return sum(m["accuracy"] * m["images"] for m in known) / sum(m["images"] for m in known)
 
@@ -298,7 +300,10 @@ def _wanted(folds: list[Fold], asked: Asked) -> Wanted:
     }
     if "latency" in limits:
         limits["latency"] *= 1e6
-    return Wanted(None if tolerance is None else _teacher_accuracy(folds) - tolerance, tolerance=tolerance, **limits)
+    if tolerance is None:
+        return Wanted(None, **limits)
+    teacher, student = (_accuracy(folds, whose) for whose in (delta.TEACHER, delta.STUDENT))
+    return Wanted(teacher - tolerance, tolerance=tolerance, best=student, **limits)
 
 
 def _given(value: float | None, default: float) -> float:
@@ -311,6 +316,7 @@ def _drawn(fitted: Fitted) -> list[candidates.Row]:
     drawn = [candidates.Row("teacher", candidates.TEACHER, 100.0, fitted.teacher_accuracy)]
     for row in fitted.rows:
         if not row.given_up:
-            kind = candidates.CHOSEN if row == fitted.choice.row else row.kind
+            special = {fitted.choice.row.name: candidates.CHOSEN, UNPRUNED: candidates.STUDENT}
+            kind = special.get(row.name, row.kind)
             drawn.append(candidates.Row(row.name, kind, 100 * row.macs / whole.macs, row.accuracy, row.standard_error))
     return drawn

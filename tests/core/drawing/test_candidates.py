@@ -13,7 +13,7 @@ from matplotlib.text import Annotation, Text
 from PIL import Image
 
 from nettailor_cli.core.drawing import candidates
-from nettailor_cli.core.drawing.candidates import BASELINE, CANDIDATE, CHOSEN, TEACHER, Row, draw_candidates
+from nettailor_cli.core.drawing.candidates import BASELINE, CANDIDATE, CHOSEN, STUDENT, TEACHER, Row, draw_candidates
 from nettailor_cli.core.errors import UsageError
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -113,6 +113,13 @@ def test_the_tolerances_line_is_so_far_below_the_teacher(drawn: list[Figure]) ->
     (line,) = [line for line in axes_of(drawn[0]).lines if line.get_linestyle() == "--"]
     assert set(line.get_ydata()) == {93.0 - 0.75}
     assert line.get_label() == "teacher \N{MINUS SIGN} 0.75 points"
+
+
+def test_a_better_student_has_the_line_below_it(drawn: list[Figure]) -> None:
+    draw_candidates([*table(3), Row("unpruned", STUDENT, 106.0, 94.0)], "svg", tolerance=0.5)
+    (line,) = [line for line in drawn[0].axes[0].get_lines() if str(line.get_label()).endswith("points")]
+    assert line.get_label() == "student \N{MINUS SIGN} 0.5 points"
+    assert {*line.get_ydata()} == {93.5}
 
 
 @pytest.mark.parametrize(("rows", "tolerance"), [(table(3), None), (table(3)[1:], 0.5)])

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from nettailor_cli.core.stages.fit import Search
+from nettailor_cli.core.search.choice import CANDIDATE, Row, Wanted
+from nettailor_cli.core.stages.fit import Plan, Search
 
 IMAGES = (7, 5, 8)
 
 
-def search(accuracy: float | None) -> Search:
+def search(accuracy: float | None, best: float | None = None) -> Search:
     made = Search.__new__(Search)
-    made.aim = accuracy
+    made.wanted = Wanted(accuracy, tolerance=0.0, best=best)
+    made.aim = made.wanted.aim
     made.folds = [SimpleNamespace(student=(with_metric("teacher", 100.0, n),)) for n in IMAGES]  # type: ignore[misc]
     return made
 
@@ -34,7 +37,63 @@ def test_a_candidate_is_out_of_reach_when_no_result_in_the_other_folds_would_do(
             possible = any(100 * (sum(right) + sum(more)) / sum(IMAGES) >= wanted - 1e-9 for more in others)
             expected = not possible and done < len(IMAGES)  # once all are known there is nothing to stop
             assert search(wanted)._is_out_of_reach(documents) == expected
+            # good enough for the teacher is good enough, though it was aimed higher
+            assert search(wanted, best=100.0)._is_out_of_reach(documents) == expected
 
 
 def test_without_a_tolerance_nothing_is_out_of_reach() -> None:
     assert not search(None)._is_out_of_reach([with_metric("model", 0.0, IMAGES[0])])
+
+
+class Toy(Search):
+    """`accuracies` and MACs by the number of removed blocks; 100 MACs less with each. Nothing is trained."""
+
+    def __init__(self, accuracies: list[float], wanted: Wanted) -> None:
+        self.accuracies, self.plan, self.wanted, self.aim = accuracies, Plan(), wanted, wanted.aim
+        self.main: Any = SimpleNamespace(job=SimpleNamespace(progress=SimpleNamespace(note=lambda text: None)))
+        self.folds, self.rows, self.length = [self.main], {}, 0.0
+
+    def _shrink(self) -> Any:
+        states = [
+            (SimpleNamespace(graph=k, metrics={"model": {"accuracy": a, "images": 1}}), {})
+            for k, a in enumerate(self.accuracies)
+        ]
+        return {id(self.main): states}
+
+    def _full(self, name: str, made: Any, k: int, short: float, **_: Any) -> Row:
+        self.rows[name] = replace(self._costs(k), name=name, accuracy=self.accuracies[k])
+        return self.rows[name]
+
+    @staticmethod
+    def _costs(graph: Any) -> Row:
+        return Row("", CANDIDATE, (), 0.0, 100, 1000 - 100 * graph, 0, 0, 0.0)
+
+    def _swapped(self, state: Any, k: int) -> None: ...
+
+    def _with_fewer_proxies(self, chains: Any, k: int) -> None: ...
+
+
+SLOPE = [90.0, 89.0, 88.0, 87.0, 86.0, 85.0, 84.0, 83.0]
+"""Accuracies with 0, 1, 2, ... blocks removed."""
+
+
+def test_the_edge_is_that_of_the_better_of_teacher_and_student() -> None:
+    assert Toy(SLOPE, Wanted(84.0, tolerance=0.5)).go()[0].row.name == "k06"
+    choice, _ = Toy(SLOPE, Wanted(84.0, tolerance=0.5, best=87.5)).go()
+    assert (choice.row.name, choice.met) == ("k03", True)
+
+
+def test_a_student_that_no_candidate_comes_up_to_is_no_failure() -> None:
+    choice, _ = Toy(SLOPE, Wanted(84.0, tolerance=1.5, best=99.0)).go()
+    assert (choice.row.name, choice.met) == ("k01", True)
+
+
+@pytest.mark.parametrize("affordable", range(8))
+def test_inside_a_budget_the_teachers_tolerance_is_enough(affordable: int) -> None:
+    """Aimed at the student, which only the largest come up to; the budget begins with `affordable` blocks removed."""
+    wanted = Wanted(85.0, tolerance=0.5, best=89.5, macs=1000 - 100 * affordable)
+    choice, _ = Toy(SLOPE, wanted).go()
+    assert choice.row.macs <= 1000 - 100 * affordable
+    assert choice.met == (SLOPE[affordable] >= 85.0)
+    if affordable > 1:  # below the student: the most accurate that the budget allows
+        assert choice.row.name == f"k{affordable:02d}"
