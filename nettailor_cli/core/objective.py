@@ -19,7 +19,7 @@ from torch import Tensor
 def hint(
     student_nodes: Sequence[Tensor | None],
     student_logits: Tensor,
-    teacher_nodes: Sequence[Tensor],
+    teacher_nodes: Sequence[Tensor] | None,
     teacher_logits: Tensor,
     *,
     relative: bool = False,
@@ -29,16 +29,18 @@ def hint(
 
     Shapes: nodes (N, C_l, H_l, W_l) with the stem's first, logits (N, classes). `relative`: each node's error over the
     mean square of the teacher's node; the logits' is as it is. `weights` of the nodes: "equal", "rising" in proportion
-    to their number, with the same mean, or "logits", which leaves the nodes out.
+    to their number, with the same mean, or "logits", which leaves the nodes out: `teacher_nodes` may be None then.
     """
-    both = enumerate(zip(student_nodes, teacher_nodes, strict=True))
-    pairs = [(node, x, y) for node, (x, y) in both if node and x is not None]
+    nodes = [(node, x) for node, x in enumerate(student_nodes) if node and x is not None]
     errors = mean_squared_error(student_logits.float(), teacher_logits.float())
     if weights != "logits":
+        if teacher_nodes is None or len(teacher_nodes) != len(student_nodes):
+            raise ValueError(f"the student has {len(student_nodes)} nodes, the teacher other ones")
         of = relative_error if relative else mean_squared_error
-        mean = sum(node for node, _, _ in pairs) / len(pairs)
-        errors = errors + sum((node / mean if weights == "rising" else 1.0) * of(x, y) for node, x, y in pairs)
-    return errors / len(pairs)
+        mean = sum(node for node, _ in nodes) / len(nodes)
+        for node, x in nodes:
+            errors = errors + (node / mean if weights == "rising" else 1.0) * of(x, teacher_nodes[node])
+    return errors / len(nodes)
 
 
 def mean_squared_error(x: Tensor, y: Tensor) -> Tensor:

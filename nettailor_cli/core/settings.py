@@ -22,6 +22,7 @@ TEACH, TAILOR, FINETUNE = "teach", "tailor", "finetune"
 STAGES = (TEACH, TAILOR, FINETUNE)
 STUDENT = (TAILOR, FINETUNE)
 ABSOLUTE, RELATIVE = "absolute", "relative"
+LOGITS = "logits"
 MEMORY_LIMIT = 4 * 10**9
 CACHE_LIMIT = 20 * 10**9
 SIZES = ("cache_limit", "memory_limit")
@@ -274,10 +275,10 @@ class Settings:
     )
     hint_weights: str = _setting(
         "equal",
-        "what counts in the hint beside the logits: nodes equally, rising with their number, or not (logits)",
+        "what counts in the hint beside the logits: nodes equally, rising with their number, or not (logits, as "
+        "finetune does unless asked)",
         stages=STUDENT,
-        choices=("equal", "rising", "logits"),
-        carried=True,
+        choices=("equal", "rising", LOGITS),
         panel="Objective",
     )
     entropy: float = _setting(
@@ -328,7 +329,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "standard": {
         TEACH: {"epochs": 16, "min_steps": 300, "batch_size": 64},
         TAILOR: {"epochs": 10, "min_steps": 300},
-        FINETUNE: {"epochs": 14, "min_steps": 300},
+        FINETUNE: {"epochs": 28, "min_steps": 600, "hint_weights": LOGITS},
     },
     "quick": {
         TEACH: {"epochs": 6},
@@ -343,7 +344,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
         FINETUNE: {
             **_PUBLISHED, "epochs": 60, "batch_size": 32, "lr": 0.01, "logits_lr": 0.01, "hint": "block-local",
-            "gamma2": 10.0,
+            "gamma2": 10.0, "hint_weights": "equal",
         },
     },
 }  # fmt: skip

@@ -39,6 +39,14 @@ def test_the_hint_is_zero_for_the_teacher_itself_and_refuses_other_depths() -> N
     assert hint(nodes, logits, nodes, logits).item() == 0
     with pytest.raises(ValueError):
         hint(nodes, logits, nodes[:-1], logits)
+    with pytest.raises(ValueError):
+        hint(nodes, logits, None, logits)
+
+
+def test_the_logits_alone_need_no_nodes_of_the_teacher_and_are_over_the_students_nodes() -> None:
+    student = [full(9, 1, 1), full(1, 1, 1), None, full(5, 1, 1)]
+    value = hint(student, full(1, 1, 2), None, full(4, 1, 2), weights="logits")
+    assert value.item() == pytest.approx((1 - 4) ** 2 / 2)
 
 
 def test_the_hint_is_computed_in_float32() -> None:

@@ -58,6 +58,13 @@ def test_each_layer_touches_only_what_it_names(tmp_path: Path) -> None:
     assert settings.lr == Settings().lr, "learning rates are not carried from stage to stage"
 
 
+def test_finetune_takes_the_logits_alone_for_a_hint_whatever_the_student_was_tailored_with() -> None:
+    assert resolve(TAILOR, flags={}).hint_weights == "equal"
+    assert resolve(FINETUNE, flags={}, carried={"hint_weights": "rising"}).hint_weights == "logits"
+    assert resolve(FINETUNE, flags={}, preset="quick").hint_weights == "logits"
+    assert resolve(FINETUNE, flags={"hint_weights": "rising"}).hint_weights == "rising"
+
+
 @pytest.mark.parametrize(
     ("images", "epochs"),
     [(3200, 16), (1200, 16), (1184, 16), (1152, 17), (320, 60), (64, 300), (3, 300)],  # 50, 19, 19, 18, 5, 1, 1 steps
@@ -227,6 +234,7 @@ def test_the_paper_preset_has_the_published_settings() -> None:
     assert (tailor.gamma1, tailor.gamma1_warmup, tailor.gamma2) == (0.3, 0.0, 10.0)
     assert (tailor.skips, tailor.exclusion, tailor.bn_stats, tailor.hint) == (3, "published", "adapt", "block-local")
     assert (finetune.gamma2, finetune.hint) == (10.0, "block-local")
+    assert tailor.hint_weights == finetune.hint_weights == "equal"
 
 
 def test_the_defaults_are_within_their_own_limits() -> None:

@@ -27,12 +27,14 @@ EVALUATION_BATCH = 64
 class Batch:
     """images: normalised float32 (N, 3, size, size), channels last; labels: int64 (N,); both on the same device.
 
-    whole: how many pictures a step is to have in all, where this is one part of them; None: this is all.
+    whole: how many pictures a step is to have in all, where this is one part of them; None: this is all. place: which
+    batch of its `Batches` this is, as (epoch, number), and the number of the part where it is one.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     whole: int | None = None
+    place: tuple[int, ...] = ()
 
     @property
     def of(self) -> int:
@@ -47,7 +49,7 @@ class Batch:
     def parts(self, count: int) -> list[Batch]:
         """The same pictures in `count` batches, alike in size; there are at least as many of them."""
         pairs = zip(self.images.tensor_split(count), self.labels.tensor_split(count), strict=True)
-        return [Batch(images, labels, self.of) for images, labels in pairs]
+        return [Batch(images, labels, self.of, (*self.place, part)) for part, (images, labels) in enumerate(pairs)]
 
 
 class Batches:
@@ -119,7 +121,7 @@ class Batches:
                 images, labels = fetched.pop().result()
                 fetched += [ahead.submit(self._fetch, following) for following in parts[number + 1 : number + 2]]
                 own = None if draws is None else draws[self._own(part)]
-                yield self._finish(images, labels, own, len(part))
+                yield Batch(self._finish(images, own), self._to_device(labels), len(part), (epoch, start + number))
 
     def _own(self, indices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         number, count = self._among
@@ -133,19 +135,19 @@ class Batches:
             return images.pin_memory(), labels.pin_memory()
         return images, labels
 
-    def _finish(
-        self, images: torch.Tensor, labels: torch.Tensor, draws: np.ndarray[Any, Any] | None, whole: int
-    ) -> Batch:
-        """To the device as bytes, a quarter of what floats would be; the rest is done there."""
+    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         wait = self._device.type != "cuda"  # only pinned memory may be left to be copied in the background
-        images, labels = (tensor.to(self._device, non_blocking=not wait) for tensor in (images, labels))
-        size = self._preprocessing.size
+        return tensor.to(self._device, non_blocking=not wait)
+
+    def _finish(self, images: torch.Tensor, draws: np.ndarray[Any, Any] | None) -> torch.Tensor:
+        """To the device as bytes, a quarter of what floats would be; the rest is done there."""
+        images, size = self._to_device(images), self._preprocessing.size
         if self._augmentation is None or draws is None:
             unit = central_crop(images, size)
         else:
             unit = self._augmentation.apply(images, draws, size)
         normalised = (unit - self._mean) / self._std
-        return Batch(normalised.contiguous(memory_format=torch.channels_last), labels, whole)
+        return normalised.contiguous(memory_format=torch.channels_last)
 
 
 def evaluation_batches(pictures: Pictures, preprocessing: Preprocessing, device: torch.device) -> Batches:

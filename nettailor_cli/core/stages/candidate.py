@@ -6,7 +6,7 @@ Its file, RUN/search/NAME.safetensors, is its record: what is there is not train
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -24,6 +24,7 @@ from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.task_tensors import Source
 from nettailor_cli.core.teacher import Teacher
+from nettailor_cli.core.training.memory import Memory
 
 Delta = tuple[ModelDocument, dict[str, Tensor]]
 """What `delta.read` gives."""
@@ -31,7 +32,10 @@ Delta = tuple[ModelDocument, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Fold:
-    """A run directory with a student in it, its teacher, and the pictures that both were trained and measured on."""
+    """A run directory with a student in it, its teacher, and the pictures that both were trained and measured on.
+
+    memory: of the teacher's logits, in the candidates' trainings that see the same batches.
+    """
 
     job: Job
     student: Delta
@@ -41,6 +45,7 @@ class Fold:
     settings: Settings
     bench: Workbench
     probe: Probe
+    memory: Memory = field(default_factory=Memory)
 
     def file(self, name: str) -> Path:
         """Where the candidate `name` is, or will be."""
@@ -111,5 +116,6 @@ class Fold:
             )
             settings = replace(self.settings, epochs=epochs)
             job = replace(self.job, resume=True)
-            finetune(job, start, student, self.teacher, self.teacher_digest, settings, self.bench, output, part)
+            memory = self.memory if part.alike else None
+            finetune(job, start, student, self.teacher, self.teacher_digest, settings, self.bench, output, part, memory)
         return delta.read(output)

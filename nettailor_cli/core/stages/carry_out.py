@@ -34,12 +34,14 @@ class Part:
     """One of several trainings of the same stage: its order and crops are its own, by `name`.
 
     share: of the training pictures, make one of its epochs. floor: it is given up when its val accuracy (in percent)
-    stays below this, see `training.loop.JUDGED`.
+    stays below this, see `training.loop.JUDGED`. alike: order and crops are the stage's instead, so that all parts like
+    this one see the same.
     """
 
     name: str
     share: float = 1.0
     floor: float = 0.0
+    alike: bool = False
 
 
 def carry_out(
@@ -67,6 +69,7 @@ def carry_out(
         "stage": stage,
         "part": part.name,
         "share": part.share,
+        "alike": part.alike,
         "data": bench.dataset.digest,
         **lasting_settings(settings, bench, stage),
         **identity,
@@ -83,7 +86,8 @@ def carry_out(
         stop=job.stop_or_fail,
         processes=job.processes,
     )
-    training = bench.training(settings, stage_seed(part.name, settings.seed), part.share, job.processes)
+    drawn = stage_seed(stage if part.alike else part.name, settings.seed)
+    training = bench.training(settings, drawn, part.share, job.processes)
     called = "" if part.name == stage else part.name
     loop = Training(trainee, training, bench.validation, settings, bench.machine, run, stage, part.floor, called)
 

@@ -17,6 +17,7 @@ from nettailor_cli.core.stages.tailor import make_trainee
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher
+from nettailor_cli.core.training.memory import Memory
 
 
 def finetune(
@@ -29,9 +30,13 @@ def finetune(
     bench: Workbench,
     output: Path,
     part: Part | None = None,
+    memory: Memory | None = None,
 ) -> ModelDocument:
-    """Train `student` (which says `pruned` of itself) under `teacher` and write `output`. `part`: see `carry_out`."""
-    trainee = make_trainee(student, teacher, None, settings, bench, job.progress)
+    """Train `student` (which says `pruned` of itself) under `teacher` and write `output`.
+
+    `part`: see `carry_out`. `memory`: see `TailorTrainee`.
+    """
+    trainee = make_trainee(student, teacher, None, settings, bench, job.progress, memory)
 
     def finish(metrics: dict[str, Any]) -> tuple[ModelDocument, dict[str, Tensor]]:
         own = {**lasting_settings(settings, bench, FINETUNE), "teacher": teacher is not None}

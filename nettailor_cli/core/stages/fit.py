@@ -41,7 +41,7 @@ from nettailor_cli.core.settings import TAILOR, TEACH
 from nettailor_cli.core.stages.candidate import Delta, Fold
 from nettailor_cli.core.stages.carry_out import Part
 
-SHRINKING = 0.4
+SHRINKING = 0.2
 """Share of the epochs of fine-tuning that taking out all blocks, one by one, would cost."""
 
 HOPELESS = 8.0
@@ -310,7 +310,7 @@ class Search:
         for fold in self.folds:
             # the whole student is what is left when all else fails
             hopeless = k > 0 and kind == CANDIDATE and self.plan.search == GRADUAL
-            part = Part(name, floor=self._floor(fold, HOPELESS) if hopeless else 0.0)
+            part = Part(name, floor=self._floor(fold, HOPELESS) if hopeless else 0.0, alike=True)
             documents.append(fold.trained(*made(fold), part, epochs, pruned)[0])
             if _given_up(documents[-1]) or (hopeless and self._is_out_of_reach(documents)):
                 break

@@ -5,6 +5,7 @@ Writes RUN/student.safetensors. `TailorTrainee` also serves step 5, which is the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +22,17 @@ from nettailor_cli.core.files import write_bytes
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.objective import entropy, hint, warm_up
 from nettailor_cli.core.progress import Progress
-from nettailor_cli.core.settings import RELATIVE, TAILOR, Settings
+from nettailor_cli.core.settings import LOGITS, RELATIVE, TAILOR, Settings
 from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table
 from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.latencies import Latencies
 from nettailor_cli.core.stages.teach import accuracy
 from nettailor_cli.core.stages.workbench import Workbench
-from nettailor_cli.core.student import Student
+from nettailor_cli.core.student import Activations, Student
 from nettailor_cli.core.teacher import Teacher
 from nettailor_cli.core.training.compiling import Compiled
 from nettailor_cli.core.training.frozen import quick, quick_twin
+from nettailor_cli.core.training.memory import Memory
 from nettailor_cli.core.training.precision import to_machine
 from nettailor_cli.core.training.trainee import Group
 
@@ -44,7 +46,8 @@ class TailorTrainee:
 
     Without a `teacher` there is no hint; without `complexity` (as in step 5) there is no E[C]. `quick` is `module` on
     copies of its frozen parts that run faster, and what is used in training; the result is measured on `module`.
-    `compiled` are the forwards of that student and of `teacher` in training, where they are given.
+    `compiled` are the forwards of that student and of `teacher` in training, where they are given. `memory` is for the
+    teacher's logits, where the hint has no more of it and other trainings see the same batches.
     """
 
     module: Student
@@ -53,6 +56,7 @@ class TailorTrainee:
     settings: Settings
     quick: Student | None = None
     compiled: tuple[Compiled, Compiled | None] | None = None
+    memory: Memory | None = None
 
     def groups(self) -> list[Group]:
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
@@ -83,21 +87,34 @@ class TailorTrainee:
                 figures["entropy"] = entropy(student.alpha, len(self.module.graph.nodes))
                 loss = loss + warm_up(self.settings.entropy, 1.0, done) * figures["entropy"]
         if run_teacher is not None:
-            with torch.no_grad():
-                teacher = run_teacher(batch.images)
-            local = self.settings.hint == "block-local" and self.settings.hint_weights != "logits"
-            nodes = network.local_nodes(student) if local else student.nodes
-            omega = hint(
-                nodes,
-                student.logits,
-                [x for x in teacher.nodes if x is not None],
-                teacher.logits,
-                relative=self.settings.hint_scale == RELATIVE,
-                weights=self.settings.hint_weights,
-            )
+            omega = self._hint(batch, network, student, run_teacher)
             loss = loss + self.settings.gamma2 * omega
             figures["hint"] = omega
         return {"loss": loss, "accuracy": accuracy(logits, batch.labels), **figures}
+
+    def _hint(
+        self, batch: Batch, network: Student, student: Activations, run_teacher: Callable[[Tensor], Activations]
+    ) -> Tensor:
+        """Omega, see `objective.hint`."""
+        weights = self.settings.hint_weights
+        if weights == LOGITS:
+
+            def logits() -> Tensor:
+                with torch.no_grad():
+                    return run_teacher(batch.images).logits
+
+            wanted = logits() if self.memory is None else self.memory.recall(batch.place, logits)
+            return hint(student.nodes, student.logits, None, wanted, weights=weights)
+        with torch.no_grad():
+            teacher = run_teacher(batch.images)
+        return hint(
+            network.local_nodes(student) if self.settings.hint == "block-local" else student.nodes,
+            student.logits,
+            [x for x in teacher.nodes if x is not None],
+            teacher.logits,
+            relative=self.settings.hint_scale == RELATIVE,
+            weights=weights,
+        )
 
     def predict(self, images: Tensor) -> Tensor:
         return (self.quick or self.module)(images).logits
@@ -119,6 +136,7 @@ def make_trainee(
     settings: Settings,
     bench: Workbench,
     progress: Progress,
+    memory: Memory | None = None,
 ) -> TailorTrainee:
     """Student, teacher and E[C] on the machine, ready to train."""
     for module in (student, teacher, complexity):
@@ -130,7 +148,7 @@ def make_trainee(
     compiled = None
     if settings.compile:
         compiled = Compiled(twin, progress), None if teacher is None else Compiled(teacher, progress)
-    return TailorTrainee(student, teacher, complexity, settings, twin, compiled)
+    return TailorTrainee(student, teacher, complexity, settings, twin, compiled, memory)
 
 
 def tailor(

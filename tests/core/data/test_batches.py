@@ -83,6 +83,8 @@ def test_going_on_from_a_batch_equals_the_tail_of_the_epoch(augmentation, start)
     for expected, got in zip(whole[start:], tail, strict=True):
         assert torch.equal(expected.images, got.images)
         assert torch.equal(expected.labels, got.labels)
+        assert expected.place == got.place
+    assert [batch.place for batch in whole] == [(3, number) for number in range(5)]
 
 
 def test_how_a_picture_is_augmented_does_not_depend_on_its_batch():
@@ -184,6 +186,7 @@ def test_the_parts_of_a_batch_are_alike_in_size_and_know_the_whole():
     parts = batch.parts(3)
     assert [part.labels.tolist() for part in parts] == [[0, 1], [2], [3]]
     assert [part.share for part in parts] == [2 / 7, 1 / 7, 1 / 7]
+    assert [part.place for part in parts] == [(0, 0, 0), (0, 0, 1), (0, 0, 2)]
     assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
 
 

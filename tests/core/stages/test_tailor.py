@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from nettailor_cli.core.data import Batch
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.settings import Settings
 from nettailor_cli.core.stages.tailor import TailorTrainee
-from nettailor_cli.core.student import Student
+from nettailor_cli.core.student import Activations, Student
+from nettailor_cli.core.training.memory import Memory
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +83,31 @@ def test_without_complexity_and_teacher_the_loss_is_smoothed_cross_entropy(stude
     right = logs[torch.arange(2), batch().labels]
     expected = -(0.7 * right + 0.3 * logs.mean(dim=1)).mean()  # a share of the target goes to all classes alike
     assert figures["loss"].item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+class CountedTeacher(torch.nn.Module):
+    """Logits like none of the student's; how often it ran."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student, self.calls = student, 0
+
+    def forward(self, images: torch.Tensor) -> Activations:
+        self.calls += 1
+        given: Activations = self.student(images)
+        return replace(given, logits=given.logits.detach() + images.mean())
+
+
+@pytest.mark.parametrize("weights, calls", [("logits", 2), ("equal", 4)])
+def test_trainings_that_share_a_memory_ask_the_teacher_once_for_the_logits_of_a_batch(
+    student: Student, weights: str, calls: int
+) -> None:
+    teacher: Any = CountedTeacher(student)
+    batches = [replace(batch(), images=batch().images + number, place=(0, number)) for number in range(2)]
+    plain = TailorTrainee(student, teacher, None, Settings(hint_weights=weights))
+    expected = [plain.losses(each, 0.5)["loss"].item() for each in batches]
+    teacher.calls, memory = 0, Memory()
+    for _ in range(2):
+        trainee = TailorTrainee(student, teacher, None, Settings(hint_weights=weights), memory=memory)
+        assert [trainee.losses(each, 0.5)["loss"].item() for each in batches] == expected
+    assert teacher.calls == calls
