@@ -82,7 +82,8 @@ def make(name: str, arch: str, size: int, batch_size: int, machine: Machine) -> 
     to_machine(student, machine)
     quick(teacher, machine)
     complexity = ExpectedComplexity(graph).to(machine.device) if name == "tailor" else None
-    settings = resolve(TAILOR if name == "tailor" else FINETUNE, flags={})
+    # nodes and logits in both, as in the plain step
+    settings = resolve(TAILOR if name == "tailor" else FINETUNE, flags={"hint_weights": "equal"})
     return own_step(TailorTrainee(student, teacher, complexity, settings, quick_twin(student, machine)), batch, machine)
 
 
