@@ -171,7 +171,7 @@ class Training:
         if broken := first_broken(self.trainee.state()):
             raise self._failed(self._broken_weight(broken), self.processes.from_main(lambda: self.kept))
         score = None
-        if self.validation is not None:
+        if self._is_measured():
             try:
                 score = self.processes.from_main(self._validate)
             except RunFailed as error:
@@ -194,6 +194,17 @@ class Training:
         position.epoch, position.batch, position.sums = position.epoch + 1, 0, {}
         if score is not None:
             self._judge(score.accuracy)
+
+    def _is_measured(self) -> bool:
+        """Whether this epoch ends with a validation: where val is as large as train, it takes a third of the time.
+
+        Every one does; but of a part, whose curve nobody follows, only the last, and those that may save it from being
+        given up.
+        """
+        if self.validation is None or not self.part or self.settings.patience:
+            return self.validation is not None
+        done, epochs = self.position.epoch + 1, self.settings.epochs
+        return done == epochs or (done > WATCHED * epochs and max(0.0, self.position.best_accuracy) < self.floor)
 
     def _judge(self, accuracy: float) -> None:
         """Keep the best epoch where there is patience; give up where nothing has come near the floor lately."""
