@@ -114,6 +114,8 @@ def carry_out(
         exactly = replace(bench.machine, bf16=False)
         score = job.processes.from_main(lambda: evaluate(trainee.predict_exactly, trainee.module, validation, exactly))
         metrics = {"split": "val", "accuracy": score.accuracy, "loss": score.loss, "images": score.images}
+        if called:
+            job.progress.note(f"{called}: val accuracy {score.accuracy:.1f} %")
         if loop.given_up:
             metrics["given_up_after_epochs"] = loop.position.epoch
     document, tensors = finish(metrics)

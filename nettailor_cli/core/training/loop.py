@@ -198,13 +198,13 @@ class Training:
     def _is_measured(self) -> bool:
         """Whether this epoch ends with a validation: where val is as large as train, it takes a third of the time.
 
-        Every one does; but of a part, whose curve nobody follows, only the last, and those that may save it from being
-        given up.
+        Every one does; but of a part, whose curve nobody follows and whose end is measured anyway, only those that may
+        save it from being given up.
         """
         if self.validation is None or not self.part or self.settings.patience:
             return self.validation is not None
         done, epochs = self.position.epoch + 1, self.settings.epochs
-        return done == epochs or (done > WATCHED * epochs and max(0.0, self.position.best_accuracy) < self.floor)
+        return WATCHED * epochs < done < epochs and max(0.0, self.position.best_accuracy) < self.floor
 
     def _judge(self, accuracy: float) -> None:
         """Keep the best epoch where there is patience; give up where nothing has come near the floor lately."""
