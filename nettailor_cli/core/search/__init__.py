@@ -1,4 +1,4 @@
-"""The search of `fit`: which blocks go, in which order, and how far. The trainings are in `stages.fit`.
+"""The search of `fit`: which blocks go, in which order, and how far. The trainings are in `stages.trials`.
 
 asked.py     what was typed, and what of it a run remembers
 ranking.py   which block goes next

@@ -28,7 +28,7 @@ class Asked:
     """What was typed, settings and places aside; None: not.
 
     tolerance: points below the teacher's val accuracy. max_...: budgets as they are written, see core.budgets. folds:
-    of cross-validation. search, ranking, proxy_threshold: see `stages.fit.Plan`. preset, config, flags: as in a Job.
+    of cross-validation. search, ranking, proxy_threshold: see `stages.trials.Plan`. preset, config, flags: as in a Job.
     Raises UsageError for words and figures that make no sense.
     """
 

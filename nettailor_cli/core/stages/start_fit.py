@@ -33,9 +33,10 @@ from nettailor_cli.core.settings import (
 )
 from nettailor_cli.core.stages.baselines import fine_tuned
 from nettailor_cli.core.stages.candidate import Fold
-from nettailor_cli.core.stages.fit import UNPRUNED, Plan, Search
+from nettailor_cli.core.stages.fit import Search
 from nettailor_cli.core.stages.job import Job, settle_machine
 from nettailor_cli.core.stages.start import bench_for, refuse_to_price, start_tailor, start_teach, teacher_settings
+from nettailor_cli.core.stages.trials import UNPRUNED, Plan
 from nettailor_cli.core.stages.workbench import find_pictures
 
 FOLDS = 3
@@ -94,7 +95,7 @@ def _fit(job: Job, asked: Asked, *, baselines: bool, latency_table: Path | None)
     chosen = replace(chosen, settings={**chosen.settings, "fit": told})
     job.check_lock()
     job.processes.alone(lambda: delta.write(job.run.model, chosen, tensors))
-    rows.append(search.unpruned())
+    rows.append(search.trials.unpruned())
     if baselines:
         rows += [search.random(len(choice.row.blocks)), *fine_tuned(first, choice.row)]
     fitted = Fitted(chosen, choice, rows, _accuracy(folds, delta.TEACHER), len(folds))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,63 +9,41 @@ from typing import Any
 import pytest
 
 from nettailor_cli.core.search.choice import CANDIDATE, Row, Wanted
-from nettailor_cli.core.stages.fit import Plan, Search
-
-IMAGES = (7, 5, 8)
-
-
-def search(accuracy: float | None, best: float | None = None) -> Search:
-    made = Search.__new__(Search)
-    made.wanted = Wanted(accuracy, tolerance=0.0, best=best)
-    made.aim = made.wanted.aim
-    made.folds = [SimpleNamespace(student=(with_metric("teacher", 100.0, n),)) for n in IMAGES]  # type: ignore[misc]
-    return made
+from nettailor_cli.core.stages.fit import Search
+from nettailor_cli.core.stages.trials import Plan, Trials
 
 
-def with_metric(name: str, accuracy: float, images: int) -> Any:
-    return SimpleNamespace(metrics={name: {"accuracy": accuracy, "images": images}})
-
-
-@pytest.mark.parametrize("wanted", [0.0, 70.0, 80.0, 92.0, 95.0, 100.0])
-def test_a_candidate_is_out_of_reach_when_no_result_in_the_other_folds_would_do(wanted: float) -> None:
-    """Against all results that the other folds can have."""
-    for done in (1, 2, 3):
-        for right in itertools.product(*(range(n + 1) for n in IMAGES[:done])):
-            documents = [with_metric("model", 100 * r / n, n) for r, n in zip(right, IMAGES, strict=False)]
-            others = itertools.product(*(range(n + 1) for n in IMAGES[done:]))
-            possible = any(100 * (sum(right) + sum(more)) / sum(IMAGES) >= wanted - 1e-9 for more in others)
-            expected = not possible and done < len(IMAGES)  # once all are known there is nothing to stop
-            assert search(wanted)._is_out_of_reach(documents) == expected
-            # good enough for the teacher is good enough, though it was aimed higher
-            assert search(wanted, best=100.0)._is_out_of_reach(documents) == expected
-
-
-def test_without_a_tolerance_nothing_is_out_of_reach() -> None:
-    assert not search(None)._is_out_of_reach([with_metric("model", 0.0, IMAGES[0])])
-
-
-class Toy(Search):
+class ToyTrials(Trials):
     """`accuracies` and MACs by the number of removed blocks; 100 MACs less with each. Nothing is trained."""
 
     def __init__(self, accuracies: list[float], wanted: Wanted) -> None:
-        self.accuracies, self.plan, self.wanted, self.aim = accuracies, Plan(), wanted, wanted.aim
+        self.accuracies, self.rows, self.length, self.least = accuracies, {}, 0.0, wanted.accuracy
+        self.folds = [None]  # type: ignore[list-item]
+
+    def full(self, name: str, made: Any, k: int, short: float, **_: Any) -> Row:
+        self.rows[name] = replace(self.costs(k), name=name, accuracy=self.accuracies[k])
+        return self.rows[name]
+
+    @staticmethod
+    def costs(graph: Any) -> Row:
+        return Row("", CANDIDATE, (), 0.0, 100, 1000 - 100 * graph, 0, 0, 0.0)
+
+
+class Toy(Search):
+    """The gradual search over them."""
+
+    def __init__(self, accuracies: list[float], wanted: Wanted) -> None:
+        self.trials: Any = ToyTrials(accuracies, wanted)
+        self.plan, self.wanted, self.aim = Plan(), wanted, wanted.aim
         self.main: Any = SimpleNamespace(job=SimpleNamespace(progress=SimpleNamespace(note=lambda text: None)))
-        self.folds, self.rows, self.length = [self.main], {}, 0.0
+        self.folds = [self.main]
 
     def _shrink(self) -> Any:
         states = [
             (SimpleNamespace(graph=k, metrics={"model": {"accuracy": a, "images": 1}}), {})
-            for k, a in enumerate(self.accuracies)
+            for k, a in enumerate(self.trials.accuracies)
         ]
         return {id(self.main): states}
-
-    def _full(self, name: str, made: Any, k: int, short: float, **_: Any) -> Row:
-        self.rows[name] = replace(self._costs(k), name=name, accuracy=self.accuracies[k])
-        return self.rows[name]
-
-    @staticmethod
-    def _costs(graph: Any) -> Row:
-        return Row("", CANDIDATE, (), 0.0, 100, 1000 - 100 * graph, 0, 0, 0.0)
 
     def _swapped(self, state: Any, k: int) -> None: ...
 

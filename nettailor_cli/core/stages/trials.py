@@ -1,0 +1,182 @@
+"""fit's trainings, short and full, in every fold, and the rows that their figures make.
+
+Every candidate has the same number of epochs behind it, the short trainings on the way to it included. Full ones see
+the same batches, those of a retraining outside of fit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from nettailor_cli.core import delta
+from nettailor_cli.core.delta import ModelDocument
+from nettailor_cli.core.files import write_text
+from nettailor_cli.core.graph import Graph
+from nettailor_cli.core.search.asked import GRADUAL
+from nettailor_cli.core.search.choice import BASELINE, CANDIDATE, ROUNDING, Row, Wanted, standard_error
+from nettailor_cli.core.settings import TAILOR, TEACH
+from nettailor_cli.core.stages.candidate import Delta, Fold
+from nettailor_cli.core.stages.carry_out import Part
+
+SHRINKING = 0.2
+"""Share of the epochs of fine-tuning that taking out all blocks, one by one, would cost."""
+
+HOPELESS = 8.0
+"""Points, beside chance, below what is wanted at which a full training is given up before its end."""
+
+UNPRUNED = "unpruned"
+"""The name of the student's row."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to search.
+
+    search: GRADUAL, or SWEEP, the published way: for every number of blocks those with the lowest scores go at once
+    and a full training follows. ranking: see search.ranking. threshold: proxies with a smaller alpha go.
+    """
+
+    search: str = GRADUAL
+    ranking: str = "loss"
+    threshold: float = 0.05
+
+
+@dataclass
+class Trials:
+    """What was tried in `folds`, by name; the first fold's run directory is where the results go.
+
+    least: the accuracy that a candidate of any use has; None: there is no such thing.
+    """
+
+    folds: Sequence[Fold]
+    plan: Plan
+    wanted: Wanted
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.main = self.folds[0]
+        self.epochs = self.main.settings.epochs
+        self.length = SHRINKING * self.epochs / self.main.student[0].graph.last  # of a short training, in epochs
+        self.least = self.wanted.accuracy
+
+    def may_be(self, accuracy: float) -> None:
+        """A candidate is of use already with this accuracy, because nothing comes up to what is wanted."""
+        self.least = accuracy if self.least is None else min(self.least, accuracy)
+
+    def unpruned(self) -> Row:
+        """The student as it was tailored, as a baseline."""
+        documents = [fold.student[0] for fold in self.folds]
+        measured = [replace(d, metrics={delta.MODEL: d.metrics["student"]}) for d in documents]
+        return self.row(UNPRUNED, measured, self._epochs_before(), kind=BASELINE)
+
+    def short(self, fold: Fold, name: str, graph: Graph, before: list[Delta], k: int) -> Delta:
+        """The network with `graph`, made of `before`, after a short training."""
+        epochs = math.ceil(self.length)
+        part = Part(name, share=self.length / epochs)
+        return fold.trained(graph, before, part, epochs, self._pruned(k, self.plan.threshold))
+
+    def full(
+        self,
+        name: str,
+        made: Callable[[Fold], tuple[Graph, list[Delta]]],
+        k: int,
+        short: float,
+        *,
+        threshold: float | None = None,
+        kind: str = CANDIDATE,
+    ) -> Row:
+        """The row of the candidate `name`, trained in full in every fold where that was not done yet.
+
+        `made`: its graph in a fold, and what it is made of. `short`: epochs that its short trainings took; the full one
+        has the rest.
+        """
+        epochs = max(1, round(self.epochs - short))
+        pruned = self._pruned(k, self.plan.threshold if threshold is None else threshold)
+        documents: list[ModelDocument] = []
+        for fold in self.folds:
+            # the whole student is what is left when all else fails
+            hopeless = k > 0 and kind == CANDIDATE and self.plan.search == GRADUAL
+            part = Part(name, floor=self.floor(fold, HOPELESS) if hopeless else 0.0, alike=True)
+            documents.append(fold.trained(*made(fold), part, epochs, pruned)[0])
+            if _given_up(documents[-1]) or (hopeless and self._is_out_of_reach(documents)):
+                break
+        done = documents[-1].metrics[delta.MODEL].get("given_up_after_epochs", epochs)
+        self.rows[name] = self.row(name, documents, self._epochs_before() + short + done, kind=kind)
+        self._record()
+        return self.rows[name]
+
+    def _is_out_of_reach(self, documents: Sequence[ModelDocument]) -> bool:
+        """Whether these folds have so many errors that even without one in the others too few would be right."""
+        if self.least is None or len(documents) == len(self.folds):
+            return False
+        images = sum(fold.student[0].metrics["teacher"]["images"] for fold in self.folds)
+        metrics = [document.metrics[delta.MODEL] for document in documents]
+        wrong = sum((1 - metric["accuracy"] / 100) * metric["images"] for metric in metrics)
+        return 100 * (1 - wrong / images) < self.least - ROUNDING
+
+    def floor(self, fold: Fold, points: float) -> float:
+        """So many points, and two standard errors, below what is wanted in this fold; 0 where no accuracy is.
+
+        Never lower, whatever the aim: what was given up once stays so, after --resume as well.
+        """
+        if self.wanted.tolerance is None:
+            return 0.0
+        images = fold.student[0].metrics["teacher"]["images"]
+        accuracy = fold.teacher_accuracy - self.wanted.tolerance - points
+        return max(0.0, accuracy - 2 * standard_error(fold.teacher_accuracy, images))
+
+    def _pruned(self, k: int, threshold: float) -> dict[str, object]:
+        return {"remove": k, "proxy_threshold": threshold, "ranking": self.plan.ranking}
+
+    def row(self, name: str, documents: Sequence[ModelDocument], epochs: float, *, kind: str = CANDIDATE) -> Row:
+        """The figures of all folds together; the costs are the first one's."""
+        metrics = [document.metrics[delta.MODEL] for document in documents]
+        graph, file = documents[0].graph, self.main.file(name)
+        costs = self.costs(graph)
+        return replace(
+            costs,
+            name=name,
+            kind=kind,
+            accuracy=self.mean(documents),
+            images=sum(metric["images"] for metric in metrics),
+            bytes=file.stat().st_size + 4 * documents[0].graph.universal_cost.parameters
+            if file.exists()
+            else costs.bytes,
+            epochs=epochs,
+            given_up=any(map(_given_up, documents)) or len(documents) < len(self.folds),
+        )
+
+    @staticmethod
+    def costs(graph: Graph) -> Row:
+        """A row that has only what can be known before a training."""
+        blocks = graph.blocks_kept
+        macs, parameters = graph.cost.macs, graph.cost.parameters
+        return Row("", CANDIDATE, blocks, 0.0, 0, macs, parameters, 4 * parameters, 0.0, latency=graph.cost.latency)
+
+    @staticmethod
+    def mean(documents: Sequence[ModelDocument]) -> float:
+        """Accuracy over all pictures of all folds, percent."""
+        images = [document.metrics[delta.MODEL]["images"] for document in documents]
+        return sum(accuracy_of(d) * n for d, n in zip(documents, images, strict=True)) / sum(images)
+
+    def _epochs_before(self) -> float:
+        """Of teaching and tailoring."""
+        settings = self.main.student[0].settings
+        return float(sum(settings.get(stage, {}).get("epochs", 0) for stage in (TEACH, TAILOR)))
+
+    def _record(self) -> None:
+        rows = [row.to_json() for row in self.rows.values()]
+        document = {"wanted": vars(self.wanted), "plan": vars(self.plan), "rows": rows}
+        file, text = self.main.job.run.path / "fit.json", json.dumps(document, indent=1) + "\n"
+        self.main.job.processes.alone(lambda: write_text(file, text))
+
+
+def _given_up(document: ModelDocument) -> bool:
+    return "given_up_after_epochs" in document.metrics[delta.MODEL]
+
+
+def accuracy_of(document: ModelDocument) -> float:
+    return float(document.metrics[delta.MODEL]["accuracy"])
