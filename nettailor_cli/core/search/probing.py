@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 LEFT = 0.3
 """Of a difference between two short trainings, so much is left of it between the full ones."""
 
+MENDED = 0.1
+"""Of the errors after a short training with no block removed, a full one is expected to mend so much."""
+
 
 def next_probe(tried: Mapping[int, float], screened: Sequence[float], wanted: float) -> int | None:
     """The next number of removed blocks to train in full, or None when the edge is known.
@@ -29,7 +32,7 @@ def next_probe(tried: Mapping[int, float], screened: Sequence[float], wanted: fl
         ]
 
     if not tried:
-        return max(hopeful({0: screened[0]}, range(last + 1)), default=0)
+        return max(hopeful({0: screened[0] + MENDED * (100 - screened[0])}, range(last + 1)), default=0)
     good = max((k for k, full in tried.items() if full >= wanted), default=None)
     bad = min((k for k, full in tried.items() if full < wanted and (good is None or k > good)), default=None)
     growing = 2 ** (len(tried) - 1)  # whatever the short trainings say, the edge is not crept up to

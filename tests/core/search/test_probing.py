@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from nettailor_cli.core.search.probing import LEFT, next_probe
+from nettailor_cli.core.search.probing import LEFT, MENDED, next_probe
 
 WANTED = 90.0
 
@@ -26,7 +26,8 @@ def falling(blocks: int, edge: int, by: float) -> list[float]:
 
 
 def test_the_first_is_the_leanest_that_the_short_trainings_promise() -> None:
-    screened = [92.0, 91.0, 92.0 - 2.0 / LEFT + 0.1, 92.0 - 2.0 / LEFT - 0.1]
+    fall = (92.0 + MENDED * 8.0 - WANTED) / LEFT
+    screened = [92.0, 91.0, 92.0 - fall + 0.1, 92.0 - fall - 0.1]
     assert next_probe({}, screened, WANTED) == 2
     assert next_probe({}, [50.0, 40.0], WANTED) == 0
 
@@ -42,7 +43,8 @@ def test_the_edge_is_found_whatever_the_short_trainings_say(edge: int, steep: fl
 
 def test_where_full_trainings_leave_the_expected_share_two_of_them_do() -> None:
     full = falling(16, 11, by=1.0)
-    screened = [full[0] + (accuracy - full[0]) / LEFT for accuracy in full]
+    short = (full[0] - 100 * MENDED) / (1 - MENDED)
+    screened = [short + (accuracy - full[0]) / LEFT for accuracy in full]
     assert probes(full, screened) == [11, 12]
 
 
