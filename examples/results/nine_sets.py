@@ -80,7 +80,10 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
 
 
 def seconds_of_training(run: Path) -> float:
-    """Of all epochs of the fit so far, in all folds, as its logs say: also of one that was stopped and went on."""
+    """Of the steps of the fit so far, in all folds, by its logs; validation, scoring of blocks and start-up aside.
+
+    Of an epoch that was stopped within and went on, what came after.
+    """
     logs = [run / "log.jsonl", *run.glob("folds/*/log.jsonl")]
     records = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     return float(sum(record["seconds"] for record in records if not record["file"].startswith("random-")))

@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 import tomli_w
 
+from nettailor_cli.core.settings import PRESETS
+
 sys.path.append(str(Path(__file__).resolve().parents[1] / "results"))
 from tool import make, mean_and_spread, val_accuracy
 
@@ -89,7 +91,8 @@ class Place:
         run.mkdir(parents=True, exist_ok=True)
         settings = level.settings if level else {}
         config = run / "level.toml"
-        asked = f"# {' '.join(map(str, (*self.words, self.precision)))}\n{tomli_w.dumps(settings)}"
+        words = " ".join(map(str, (*self.words, self.precision)))
+        asked = f"# {words}\n# on top of {PRESETS['standard']}\n{tomli_w.dumps(settings)}"
         if config.exists() and config.read_text() != asked:
             raise SystemExit(f"{config} was measured with other settings: remove {run}, or choose another --out")
         config.write_text(asked)

@@ -27,7 +27,8 @@ def fit(
         typer.Option(
             "--tolerance",
             metavar="POINTS",
-            help=f"how far below the teacher's its val accuracy may be (default: {TOLERANCE}; with a budget: any)",
+            help="how far its val accuracy may be below the teacher's, or the unpruned student's if that is better "
+            f"(default: {TOLERANCE}; with a budget: any)",
             min=0,
             max=100,
             show_default=False,
@@ -161,7 +162,7 @@ def fit(
 
 
 def _table(fitted: Fitted) -> Table:
-    """All that was tried, from the largest to the leanest, beside the teacher."""
+    """All that was tried, from the largest to the leanest, after the teacher and before what it is compared with."""
     whole = fitted.document.graph.backbone
     table = Table(box=None, pad_edge=False)
     for name in ("tried", "val accuracy", "MACs", "parameters", "blocks kept", "epochs"):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nettailor_cli.core.settings import FIELDS, PRESETS, SIZES, TEACH, fields_of, flag_of
+from nettailor_cli.core.settings import FIELDS, PRESETS, SIZES, TEACH, default_of, fields_of, flag_of
 
 Preset = Annotated[
     str | None,
@@ -94,7 +94,7 @@ def _option(name: str, stage: str) -> inspect.Parameter:
 
 def _default(name: str, stage: str) -> str:
     """The default for --help, where it says something."""
-    default = PRESETS["standard"][stage].get(name, FIELDS[name].default)
+    default = default_of(name, stage)
     if default is None:
         return ""
     shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nettailor_cli.core.settings import LOGITS
+
 
 def hint(
     student_nodes: Sequence[Tensor | None],
@@ -33,7 +35,7 @@ def hint(
     """
     nodes = [(node, x) for node, x in enumerate(student_nodes) if node and x is not None]
     errors = mean_squared_error(student_logits.float(), teacher_logits.float())
-    if weights != "logits":
+    if weights != LOGITS:
         if teacher_nodes is None or len(teacher_nodes) != len(student_nodes):
             raise ValueError(f"the student has {len(student_nodes)} nodes, the teacher other ones")
         of = relative_error if relative else mean_squared_error

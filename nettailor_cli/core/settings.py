@@ -275,8 +275,7 @@ class Settings:
     )
     hint_weights: str = _setting(
         "equal",
-        "what counts in the hint beside the logits: nodes equally, rising with their number, or not (logits, as "
-        "finetune does unless asked)",
+        "what counts in the hint beside the logits: nodes equally, rising with their number, or not (logits)",
         stages=STUDENT,
         choices=("equal", "rising", LOGITS),
         panel="Objective",
@@ -353,6 +352,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 def fields_of(stage: str) -> tuple[str, ...]:
     """The names of the settings that `stage` has."""
     return tuple(name for name, field in FIELDS.items() if stage in field.metadata["stages"])
+
+
+def default_of(name: str, stage: str) -> Any:
+    """Of the setting `name` of `stage`, where nobody said anything."""
+    return PRESETS["standard"][stage].get(name, FIELDS[name].default)
 
 
 def resolve(

@@ -84,3 +84,11 @@ def test_pruned_file_without_its_run(shop: Workshop, tmp_path: Path) -> None:
     refuses("finetune", alone, *ONE, says=["which pictures?", "--data"])
     ok("finetune", alone, *ONE, "--data", shop.data, "--teacher", shop.run / "teacher.safetensors")
     assert (alone.parent / "model.safetensors").read_bytes() == (shop.run / "model.safetensors").read_bytes()
+
+
+def test_what_is_idle_without_a_teacher_or_without_its_nodes_is_named(run: Path) -> None:
+    options = ("finetune", run / "pruned.safetensors", *ONE, "--force")
+    assert "--hint-weights has no effect" in ok(*options, "--no-teacher", "--hint-weights", "equal").err
+    assert "no effect" not in ok(*options, "--no-teacher", "--hint-weights", "logits").err, "as it is anyway"
+    told = ok(*options, "--hint", "block-local").err
+    assert "--hint has no effect: the hint has the logits alone (--hint-weights equal" in told

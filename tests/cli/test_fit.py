@@ -107,6 +107,19 @@ def test_the_sweep_tries_every_number_of_blocks_as_prune_would(run: Path, config
         graph = read_document(run / f"p{k}.safetensors").graph
         assert row["macs"] == graph.cost.macs and row["blocks"] == [path.sink for path in graph.universal]
     refuses("prune", run / "student.safetensors", "--remove", len(rows), "-o", run / "more.safetensors")
+    # the teacher's logits were remembered from the first candidate on: computed again, they are the same
+    last = run / "search" / f"{rows[-1]['name']}.safetensors"
+    before = last.read_bytes()
+    last.unlink()
+    ok("fit", "--run", run, "--resume")
+    assert last.read_bytes() == before
+
+
+def test_candidates_that_were_retrained_with_other_settings_are_not_taken(run: Path, config: Path) -> None:
+    options = ("--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--folds", 1)
+    ok("fit", *options)
+    (run / "model.safetensors").unlink()
+    refuses("fit", *options, "--resume", "--hint-weights", "equal", says=["other settings", "--force"])
 
 
 def test_a_budget_that_can_be_met(run: Path, config: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,3 +66,14 @@ def test_a_row_comes_back_as_it_was_kept_and_is_not_measured_again(
 def test_rank_correlation_is_scipys(nine_sets: Any) -> None:
     a, b = [3.0, 1.0, 2.0, 2.0, 5.0], [1.0, 1.0, 4.0, 2.0, 9.0]
     assert nine_sets.spearman(a, b) == pytest.approx(spearmanr(a, b).statistic)
+
+
+def test_the_seconds_of_training_are_those_of_all_folds_and_of_no_baseline(nine_sets: Any, tmp_path: Path) -> None:
+    for folder, lines in (
+        (tmp_path, [("teacher", 2.0), ("k03", 1.5), ("random-03", 9.0)]),
+        (tmp_path / "folds" / "1", [("teacher", 3.0)]),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        records = [json.dumps({"file": f"{name}.safetensors", "seconds": seconds}) for name, seconds in lines]
+        (folder / "log.jsonl").write_text("\n".join(records) + "\n")
+    assert nine_sets.seconds_of_training(tmp_path) == 6.5

@@ -49,7 +49,8 @@ class Batch:
     def parts(self, count: int) -> list[Batch]:
         """The same pictures in `count` batches, alike in size; there are at least as many of them."""
         pairs = zip(self.images.tensor_split(count), self.labels.tensor_split(count), strict=True)
-        return [Batch(images, labels, self.of, (*self.place, part)) for part, (images, labels) in enumerate(pairs)]
+        places = ((*self.place, part) if self.place else () for part in range(count))
+        return [Batch(*pair, self.of, place) for pair, place in zip(pairs, places, strict=True)]
 
 
 class Batches:

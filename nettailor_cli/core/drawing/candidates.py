@@ -20,6 +20,8 @@ CANDIDATE, CHOSEN, BASELINE = "candidate", "chosen", "baseline"
 TEACHER, STUDENT = "teacher", "student"
 
 WIDTH, HEIGHT = 720.0, 480.0
+LEGEND = 5
+"""So many entries fit into one line of the legend."""
 INK, GREY = "#222222", "#8a8a8a"
 NAMES = 9.0
 """Points: the size of the names beside the marks."""
@@ -75,8 +77,8 @@ def draw_candidates(
 ) -> bytes:
     """The scatter plot of `rows` as a file in `form`, "svg" or "png". Equal rows give equal bytes.
 
-    tolerance: in points; a line is drawn so far below the better of teacher and student, when there is one. split: on
-    which the accuracies were measured. Raises UsageError when matplotlib is not installed, ValueError when there is
+    tolerance: in points; a line is drawn so far below the teacher, and another below a student that is better. split:
+    on which the accuracies were measured. Raises UsageError when matplotlib is not installed, ValueError when there is
     nothing to draw.
     """
     if not rows or form not in FORMATS:
@@ -84,14 +86,13 @@ def draw_candidates(
     with figure(WIDTH, HEIGHT) as drawn:
         axes = drawn.add_axes((0.095, 0.19, 0.885, 0.73 if title else 0.78))
         _set_up(axes, rows, split, title)
-        level = _draw_tolerance(axes, rows, tolerance)
+        levels = _draw_tolerance(axes, rows, tolerance)
         for layer, (kind, look) in enumerate(_LOOKS.items(), start=3):
             _draw_points(axes, [row for row in rows if row.kind == kind], look, layer)
         handles, _ = axes.get_legend_handles_labels()
-        drawn.legend(
-            handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=9, handletextpad=0.4
-        )
-        _write_names(axes, rows, level)
+        columns = len(handles) if len(handles) <= LEGEND else -(-len(handles) // 2)
+        drawn.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=9, handletextpad=0.4)
+        _write_names(axes, rows, levels)
         return saved(drawn, form)
 
 
@@ -114,16 +115,17 @@ def _set_up(axes: Axes, rows: Sequence[Row], split: str, title: str) -> None:
     axes.set_ylim(low - room, high + room)
 
 
-def _draw_tolerance(axes: Axes, rows: Sequence[Row], tolerance: float | None) -> float | None:
-    """The line below the better of teacher and student; returns its accuracy."""
-    measures = [row for row in rows if row.kind in (TEACHER, STUDENT)]
-    if not measures or tolerance is None:
-        return None
-    best = max(measures, key=lambda row: row.accuracy)
-    level = best.accuracy - tolerance
-    words = f"{best.kind} \N{MINUS SIGN} {tolerance:g} points"
-    axes.axhline(level, color=GREY, linestyle=(0, (5, 3)), linewidth=1, zorder=1, label=words)
-    return level
+def _draw_tolerance(axes: Axes, rows: Sequence[Row], tolerance: float | None) -> list[float]:
+    """The lines below the teacher and a student that is better; returns their accuracies."""
+    if tolerance is None:
+        return []
+    teachers = [row for row in rows if row.kind == TEACHER]
+    least = max((row.accuracy for row in teachers), default=0.0)
+    better = [row for row in rows if row.kind == STUDENT and row.accuracy > least]
+    for row, dashes in zip([*teachers, *better], [(5, 3), (1, 2)], strict=False):
+        words = f"{row.kind} \N{MINUS SIGN} {tolerance:g} points"
+        axes.axhline(row.accuracy - tolerance, color=GREY, linestyle=(0, dashes), linewidth=1, zorder=1, label=words)
+    return [row.accuracy - tolerance for row in [*teachers, *better]]
 
 
 def _draw_points(axes: Axes, rows: Sequence[Row], look: _Look, layer: int) -> None:
@@ -157,13 +159,13 @@ def _draw_points(axes: Axes, rows: Sequence[Row], look: _Look, layer: int) -> No
     )
 
 
-def _write_names(axes: Axes, rows: Sequence[Row], level: float | None) -> None:
+def _write_names(axes: Axes, rows: Sequence[Row], levels: Sequence[float]) -> None:
     """The names beside their points, the most needed and the long ones first. The axes' limits have to be settled."""
     rows = sorted(rows, key=lambda row: _LOOKS[row.kind].first)
     names = [clipped(harmless(row.name), 12, 0.3 * WIDTH) for row in rows]
     places = find_places(
         [_label(axes, name, row) for name, row in zip(names, rows, strict=True)],
-        _lines(axes, rows, level),
+        _lines(axes, rows, levels),
         Area(axes.bbox.x0, axes.bbox.y0, axes.bbox.x1, axes.bbox.y1),
     )
     points_per_pixel = 72 / axes.figure.dpi
@@ -196,15 +198,15 @@ def _label(axes: Axes, name: str, row: Row) -> Label:
     return Label(x, y, 0.7 * _LOOKS[row.kind].size, extent.width, extent.height)
 
 
-def _lines(axes: Axes, rows: Sequence[Row], level: float | None) -> list[Area]:
-    """The pixels of the error bars and the tolerance's line, with a little room beside them."""
+def _lines(axes: Axes, rows: Sequence[Row], levels: Sequence[float]) -> list[Area]:
+    """The pixels of the error bars and the tolerance's lines, with a little room beside them."""
     found: list[Area] = []
     for row in rows:
         if row.error:
             ends = [(row.macs, row.accuracy - row.error), (row.macs, row.accuracy + row.error)]
             (x, low), (_, high) = axes.transData.transform(ends).tolist()
             found.append(Area(x - 3, low, x + 3, high))
-    if level is not None:
+    for level in levels:
         _, y = axes.transData.transform((0, level)).tolist()
         found.append(Area(0, y - 1, WIDTH, y + 1))
     return found

@@ -27,8 +27,9 @@ _LASTING = ("folds", "search", "ranking", "proxy_threshold")
 class Asked:
     """What was typed, settings and places aside; None: not.
 
-    tolerance: points below the teacher's val accuracy. max_...: budgets as they are written, see core.budgets. folds:
-    of cross-validation. search, ranking, proxy_threshold: see `stages.trials.Plan`. preset, config, flags: as in a Job.
+    tolerance: points below the val accuracy of the teacher, or of the unpruned student if that is better. max_...:
+    budgets as they are written, see core.budgets. folds: of cross-validation. search, ranking, proxy_threshold: see
+    `stages.trials.Plan`. preset, config, flags: as in a Job.
     Raises UsageError for words and figures that make no sense.
     """
 

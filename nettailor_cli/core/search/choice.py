@@ -54,8 +54,8 @@ class Wanted:
     """What the network has to be: accurate to within the tolerance, or as accurate as a budget allows.
 
     accuracy: the least that is within the tolerance of the teacher, percent on val; None where only budgets were given.
-    tolerance: how far below the teacher's that is, in points. best: what the search may measure itself by instead, the
-    accuracy of the unpruned student: a teacher of a few epochs is easily beaten by all. macs, parameters, bytes,
+    tolerance: how far below the teacher's that is, in points. student: the unpruned one's accuracy, which is aimed at
+    where it is better: a teacher of a few epochs is easily beaten by all. macs, parameters, bytes,
     latency (microseconds): at most so much; None is any.
     """
 
@@ -65,14 +65,18 @@ class Wanted:
     bytes: float | None = None
     latency: float | None = None
     tolerance: float | None = None
-    best: float | None = None
+    student: float | None = None
 
     @property
     def aim(self) -> float | None:
-        """The least that is within the tolerance of the teacher and of `best`, whichever is better; percent."""
-        if self.accuracy is None or self.best is None:
+        """The least that is within the tolerance of the teacher and of the student, whichever is better; percent."""
+        if self.accuracy is None or self.student is None:
             return self.accuracy
-        return max(self.accuracy, self.best - (self.tolerance or 0.0))
+        return max(self.accuracy, self.student - (self.tolerance or 0.0))
+
+    @property
+    def has_budget(self) -> bool:
+        return any(limit is not None for limit in (self.macs, self.parameters, self.bytes, self.latency))
 
     def near(self, best: float) -> float:
         """The least that is within the tolerance of `best`, percent, where nothing comes up to the aim.

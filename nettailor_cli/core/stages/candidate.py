@@ -18,7 +18,7 @@ from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.search.probe import Probe
 from nettailor_cli.core.search.ranking import scores
 from nettailor_cli.core.settings import FINETUNE, Settings
-from nettailor_cli.core.stages.carry_out import Part
+from nettailor_cli.core.stages.carry_out import Part, lasting_settings
 from nettailor_cli.core.stages.finetune import finetune
 from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.workbench import Workbench
@@ -94,7 +94,7 @@ class Fold:
             if "given_up_after_epochs" in metric and metric["accuracy"] >= part.floor:  # less is asked for by now
                 self.job.processes.alone(output.unlink)
                 return self.trained(graph, before, part, epochs, pruned)
-            if document.settings.get("prune") != pruned:
+            if document.settings.get("prune") != pruned or self._differs(document, epochs):
                 raise FileError(
                     f"{output} is another student's, or of a search with other settings", "start again: --force"
                 )
@@ -116,6 +116,12 @@ class Fold:
             )
             settings = replace(self.settings, epochs=epochs)
             job = replace(self.job, resume=True)
-            memory = self.memory if part.alike else None
+            memory = self.memory if part.alike and part.share == 1 else None
             finetune(job, start, student, self.teacher, self.teacher_digest, settings, self.bench, output, part, memory)
         return delta.read(output)
+
+    def _differs(self, document: ModelDocument, epochs: int) -> bool:
+        """Whether `document` was retrained with other settings than these, the machine aside."""
+        wanted = lasting_settings(replace(self.settings, epochs=epochs), self.bench, FINETUNE)
+        known = document.settings.get(FINETUNE, {})
+        return any(known.get(name) != value for name, value in wanted.items() if name not in ("device", "precision"))

@@ -31,11 +31,11 @@ _PASSING = ("workers", "cache_limit", "memory_limit")
 
 @dataclass(frozen=True)
 class Part:
-    """One of several trainings of the same stage: its order and crops are its own, by `name`.
+    """One of several trainings of the same stage.
 
     share: of the training pictures, make one of its epochs. floor: it is given up when its val accuracy (in percent)
-    stays below this, see `training.loop.JUDGED`. alike: order and crops are the stage's instead, so that all parts like
-    this one see the same.
+    stays below this, see `training.loop.JUDGED`. alike: order and crops are the stage's, so that all parts like this
+    one see the same; else they are its own, by `name`.
     """
 
     name: str
@@ -86,8 +86,7 @@ def carry_out(
         stop=job.stop_or_fail,
         processes=job.processes,
     )
-    drawn = stage_seed(stage if part.alike else part.name, settings.seed)
-    training = bench.training(settings, drawn, part.share, job.processes)
+    training = bench.training(settings, seed_of(part, stage, settings.seed), part.share, job.processes)
     called = "" if part.name == stage else part.name
     loop = Training(trainee, training, bench.validation, settings, bench.machine, run, stage, part.floor, called)
 
@@ -150,6 +149,11 @@ def run_table(backbone: Backbone, bench: Workbench) -> dict[str, Any]:
 def stage_seed(stage: str, seed: int) -> int:
     """Another number for every stage and seed: no stage sees an earlier one's crops again."""
     return int.from_bytes(hashlib.sha256(f"{stage} {seed}".encode()).digest()[:7], "big")
+
+
+def seed_of(part: Part, stage: str, seed: int) -> int:
+    """Of the order and crops of this `part` of `stage`."""
+    return stage_seed(stage if part.alike else part.name, seed)
 
 
 def generator_for(stage: str, seed: int) -> torch.Generator:

@@ -108,7 +108,7 @@ class Search:
         inside = [k for k, graph in enumerate(graphs) if self.wanted.affords(self.trials.costs(graph))]
         if self.wanted.accuracy is not None:
             self._find_the_edge(chains, length, full)
-        if self.wanted.accuracy is None or not any(map(self._will_do, self.trials.rows.values())):
+        if self.wanted.has_budget and not any(map(self._will_do, self.trials.rows.values())):
             # accuracy falls with the blocks: the first two that the budget affords
             affordable = 0
             for k in inside or [length - 1]:
@@ -117,8 +117,9 @@ class Search:
                     break
 
     def _will_do(self, row: Row) -> bool:
-        """Whether `row` is all that was wanted, if not all that was aimed at."""
-        return self.wanted.affords(row) and self.wanted.accepts(row) and not row.given_up
+        """Whether `row` is inside the budget and comes up to the aim."""
+        near = self.aim is not None and row.accuracy >= self.aim - ROUNDING
+        return near and self.wanted.affords(row) and not row.given_up
 
     def _find_the_edge(self, chains: dict[int, list[Delta]], length: int, full: Callable[[int], Row]) -> None:
         """Full trainings around the number of blocks from which on the tolerance is missed.
@@ -161,8 +162,7 @@ class Search:
         """For every fold, its student with 0, 1, 2, ... blocks removed, each after a short training."""
         chains: dict[int, list[Delta]] = {}
         for fold in self.folds:
-            budgets = self.wanted.excess(self.trials.costs(fold.student[0].graph)) > 0
-            floor = 0.0 if budgets else self.trials.floor(fold, LOST)
+            floor = 0.0 if self.wanted.has_budget else self.trials.floor(fold, LOST)
             first = self.trials.short(fold, "shrink-00", self._without(fold, []), [fold.student], 0)
             chain = chains[id(fold)] = [first]
             while max(accuracy_of(document) for document, _ in chain[-2:]) >= floor:

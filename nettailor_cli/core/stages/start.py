@@ -28,12 +28,13 @@ from nettailor_cli.core.sealed import is_sealed
 from nettailor_cli.core.settings import (
     ABSOLUTE,
     CARRIED,
-    FIELDS,
     FINETUNE,
+    LOGITS,
     RELATIVE,
     TAILOR,
     TEACH,
     Settings,
+    default_of,
     fields_of,
     flag_of,
     lengthened,
@@ -72,7 +73,7 @@ def _teach(job: Job) -> ModelDocument:
     dataset = find_pictures(job.data_folder(), settings)
     settings = lengthened(settings, len(dataset.splits["train"]))
     backbone = _backbone(job)
-    _warn_of_idle_flags(job, settings, dataset)
+    _warn_of_idle_flags(job, TEACH, settings, dataset)
     bench = bench_for(job, dataset, settings, backbone.preprocessing, settle_machine(job, settings))
     return teach(job, backbone, settings, bench)
 
@@ -96,6 +97,7 @@ def _tailor(job: Job, teacher: Path | None, *, no_teacher: bool, latency_table: 
     backbone = _backbone(job)
     _warn_of_idle_flags(
         job,
+        TAILOR,
         settings,
         dataset,
         latency_batch="" if settings.cost == LATENCY else "the cost is not latency",
@@ -170,7 +172,7 @@ def _finetune(job: Job, pruned: Path, output: Path, teacher: Path | None, *, no_
             raise UsageError(f"there is no teacher at {teacher}", "name one with --teacher FILE, or say --no-teacher")
         network, _ = load_teacher(teacher, document.backbone, document.preprocessing, document.classes)
         digest = sha256_of(teacher)
-    _warn_of_idle_flags(job, settings, dataset, **_idle_of_the_hint(settings, teacher=network is not None))
+    _warn_of_idle_flags(job, FINETUNE, settings, dataset, **_idle_of_the_hint(settings, teacher=network is not None))
     bench = bench_for(job, dataset, settings, document.preprocessing, machine)
     return finetune(job, document, model.network, network, digest, settings, bench, output)
 
@@ -279,11 +281,11 @@ def _idle_of_the_hint(settings: Settings, *, teacher: bool) -> dict[str, str]:
     """Flag -> why it changes nothing."""
     if not teacher:
         return dict.fromkeys(_OF_THE_HINT, "there is no teacher")
-    without_nodes = "the hint has the logits alone" if settings.hint_weights == "logits" else ""
-    return dict.fromkeys(("hint", "hint_scale"), without_nodes)
+    logits_alone = "the hint has the logits alone (--hint-weights equal has the nodes, too)"
+    return dict.fromkeys(("hint", "hint_scale"), logits_alone if settings.hint_weights == LOGITS else "")
 
 
-def _warn_of_idle_flags(job: Job, settings: Settings, dataset: Dataset, **reasons: str) -> None:
+def _warn_of_idle_flags(job: Job, stage: str, settings: Settings, dataset: Dataset, **reasons: str) -> None:
     """Say which flags change nothing, and why. `reasons`: flag -> why, empty where it does matter.
 
     A default that was typed, or that fit's folds pass on, misleads nobody.
@@ -297,7 +299,7 @@ def _warn_of_idle_flags(job: Job, settings: Settings, dataset: Dataset, **reason
         "val_fraction": own_val,
     }
     for name, reason in reasons.items():
-        if reason and job.flags.get(name) not in (None, FIELDS[name].default):
+        if reason and job.flags.get(name) not in (None, default_of(name, stage)):
             job.progress.warn(f"{flag_of(name)} has no effect: {reason}")
 
 

@@ -304,7 +304,7 @@ def _wanted(folds: list[Fold], asked: Asked) -> Wanted:
     if tolerance is None:
         return Wanted(None, **limits)
     teacher, student = (_accuracy(folds, whose) for whose in (delta.TEACHER, delta.STUDENT))
-    return Wanted(teacher - tolerance, tolerance=tolerance, best=student, **limits)
+    return Wanted(teacher - tolerance, tolerance=tolerance, student=student, **limits)
 
 
 def _given(value: float | None, default: float) -> float:

@@ -24,6 +24,9 @@ from nettailor_cli.core.stages.carry_out import Part
 SHRINKING = 0.2
 """Share of the epochs of fine-tuning that taking out all blocks, one by one, would cost."""
 
+LEAST = 2.0
+"""So many epochs where there are few: up to twice that share."""
+
 HOPELESS = 8.0
 """Points, beside chance, below what is wanted at which a full training is given up before its end."""
 
@@ -59,7 +62,8 @@ class Trials:
     def __post_init__(self) -> None:
         self.main = self.folds[0]
         self.epochs = self.main.settings.epochs
-        self.length = SHRINKING * self.epochs / self.main.student[0].graph.last  # of a short training, in epochs
+        whole = max(SHRINKING * self.epochs, min(2 * SHRINKING * self.epochs, LEAST))
+        self.length = whole / self.main.student[0].graph.last  # of a short training, in epochs
         self.least = self.wanted.accuracy
 
     def may_be(self, accuracy: float) -> None:

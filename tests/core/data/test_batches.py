@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,7 @@ def test_the_parts_of_a_batch_are_alike_in_size_and_know_the_whole():
     assert [part.labels.tolist() for part in parts] == [[0, 1], [2], [3]]
     assert [part.share for part in parts] == [2 / 7, 1 / 7, 1 / 7]
     assert [part.place for part in parts] == [(0, 0, 0), (0, 0, 1), (0, 0, 2)]
+    assert replace(batch, place=()).parts(1)[0].place == ()
     assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
 
 

@@ -115,11 +115,22 @@ def test_the_tolerances_line_is_so_far_below_the_teacher(drawn: list[Figure]) ->
     assert line.get_label() == "teacher \N{MINUS SIGN} 0.75 points"
 
 
-def test_a_better_student_has_the_line_below_it(drawn: list[Figure]) -> None:
-    draw_candidates([*table(3), Row("unpruned", STUDENT, 106.0, 94.0)], "svg", tolerance=0.5)
-    (line,) = [line for line in drawn[0].axes[0].get_lines() if str(line.get_label()).endswith("points")]
-    assert line.get_label() == "student \N{MINUS SIGN} 0.5 points"
-    assert {*line.get_ydata()} == {93.5}
+@pytest.mark.parametrize(("student", "levels"), [(94.0, {"teacher": 92.5, "student": 93.5}), (93.0, {"teacher": 92.5})])
+def test_a_student_that_is_better_than_its_teacher_has_a_line_too(
+    drawn: list[Figure], student: float, levels: dict[str, float]
+) -> None:
+    draw_candidates([*table(3), Row("unpruned", STUDENT, 106.0, student)], "svg", tolerance=0.5)
+    lines = [line for line in axes_of(drawn[0]).lines if line.get_linestyle() == "--"]
+    assert {str(line.get_label()).split(" ")[0]: line.get_ydata()[0] for line in lines} == levels
+
+
+def test_the_legend_is_inside_the_picture_with_all_that_there_can_be(drawn: list[Figure]) -> None:
+    others = [Row("unpruned", STUDENT, 106.0, 94.0), Row("reference-57", BASELINE, 100.0, 92.0)]
+    draw_candidates([*table(3), *others], "svg", tolerance=0.75)
+    (legend,) = drawn[0].legends
+    assert len(legend.get_texts()) == 7
+    box, page = legend.get_window_extent(), drawn[0].bbox
+    assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0
 
 
 @pytest.mark.parametrize(("rows", "tolerance"), [(table(3), None), (table(3)[1:], 0.5)])

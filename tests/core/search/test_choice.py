@@ -78,27 +78,27 @@ def test_within_no_tolerance_the_leanest_within_it_of_the_most_accurate() -> Non
 
 
 def test_a_student_better_than_its_teacher_is_what_candidates_are_measured_by() -> None:
-    wanted = Wanted(79.5, tolerance=0.5, best=91.4)
+    wanted = Wanted(79.5, tolerance=0.5, student=91.4)
     assert wanted.aim == pytest.approx(90.9)
     assert choose(ROWS, Wanted(79.5, tolerance=0.5)).row.name == "d"
     assert (choose(ROWS, wanted).row.name, choose(ROWS, wanted).met) == ("b", True)
-    assert Wanted(90.0, tolerance=0.5, best=80.0).aim == 90.0
-    assert Wanted(None, macs=1, best=80.0).aim is None
+    assert Wanted(90.0, tolerance=0.5, student=80.0).aim == 90.0
+    assert Wanted(None, macs=1, student=80.0).aim is None
 
 
 def test_what_misses_the_student_but_not_the_teacher_is_good_enough_as_close_to_the_best_candidate_as_may_be() -> None:
     rows = [row("a", 92.0, 900), row("b", 91.6, 700), row("c", 89.9, 500), row("d", 80.0, 300)]
-    choice = choose(rows, Wanted(79.5, tolerance=0.5, best=95.0))
+    choice = choose(rows, Wanted(79.5, tolerance=0.5, student=95.0))
     assert (choice.row.name, choice.met) == ("b", True)
     assert choice.reason.startswith("no candidate is within the tolerance of the unpruned student; b is the leanest")
 
 
 def test_what_only_the_best_candidate_meets_is_not_lost_to_the_tolerance() -> None:
     rows = [row("a", 90.2, 900), row("b", 89.9, 500)]
-    choice = choose(rows, Wanted(90.0, tolerance=0.5, best=95.0))
+    choice = choose(rows, Wanted(90.0, tolerance=0.5, student=95.0))
     assert (choice.row.name, choice.met) == ("a", True)
     # where the best misses it, too, the leaner one is as good
-    choice = choose(rows, Wanted(91.0, tolerance=0.5, best=95.0))
+    choice = choose(rows, Wanted(91.0, tolerance=0.5, student=95.0))
     assert (choice.row.name, choice.met) == ("b", False)
 
 

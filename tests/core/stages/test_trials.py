@@ -14,9 +14,9 @@ from nettailor_cli.core.stages.trials import Trials
 IMAGES = (7, 5, 8)
 
 
-def trials(accuracy: float | None, best: float | None = None) -> Trials:
+def trials(accuracy: float | None, student: float | None = None) -> Trials:
     made = Trials.__new__(Trials)
-    made.wanted = Wanted(accuracy, tolerance=0.0, best=best)
+    made.wanted = Wanted(accuracy, tolerance=0.0, student=student)
     made.least = made.wanted.accuracy
     made.folds = [SimpleNamespace(student=(with_metric("teacher", 100.0, n),)) for n in IMAGES]  # type: ignore[misc]
     return made
@@ -37,7 +37,7 @@ def test_a_candidate_is_out_of_reach_when_no_result_in_the_other_folds_would_do(
             expected = not possible and done < len(IMAGES)  # once all are known there is nothing to stop
             assert trials(wanted)._is_out_of_reach(documents) == expected
             # good enough for the teacher is good enough, though it was aimed higher
-            assert trials(wanted, best=100.0)._is_out_of_reach(documents) == expected
+            assert trials(wanted, student=100.0)._is_out_of_reach(documents) == expected
 
 
 def test_without_a_tolerance_nothing_is_out_of_reach() -> None:
