@@ -39,10 +39,10 @@ def next_probe(tried: Mapping[int, float], screened: Sequence[float], wanted: fl
     if good is None:
         assert bad is not None
         below = hopeful({bad: tried[bad]}, range(bad))
-        return None if bad == 0 else max(0, min(bad - growing, max(below, default=bad)))
+        return None if bad == 0 else min(bad - _at_most_half(growing, bad), max(below, default=bad))
     if bad is None:
         above = hopeful({good: tried[good]}, range(good + 1, last + 1))
-        return None if good == last else min(last, max(good + growing, max(above, default=good)))
+        return None if good == last else max(good + _at_most_half(growing, last - good), max(above, default=good))
     gap = bad - good
     if gap > 1:
         third = -(-gap // 3)
@@ -52,3 +52,8 @@ def next_probe(tried: Mapping[int, float], screened: Sequence[float], wanted: fl
     if beyond <= last and beyond not in tried and screened[beyond] >= screened[bad]:
         return beyond
     return None
+
+
+def _at_most_half(step: int, way: int) -> int:
+    """`step`, but no more than half of a `way` of one or more, rounded up."""
+    return min(step, -(-way // 2))

@@ -59,14 +59,14 @@ def test_a_first_guess_that_was_too_careful_is_made_up_for_in_one_step() -> None
 
 
 def test_never_more_than_a_few() -> None:
-    """For 16 blocks at most nine of 17, wherever the edge is and however far off the short trainings are."""
+    """For 16 blocks at most eight of 17, wherever the edge is and however far off the short trainings are."""
     screens = [[WANTED - 4.0 - steep * k for k in range(17)] for steep in (0.0, 0.1, 0.5, 2.0, 5.0, 20.0)]
     falls = (0.05, 0.2, 1.0, 3.0, 10.0)
     most = max(
         len(probes(falling(16, edge, by), screened))
         for edge, by, screened in itertools.product(range(-1, 17), falls, screens)
     )
-    assert most == 9
+    assert most == 8
 
 
 def test_nothing_is_within() -> None:
