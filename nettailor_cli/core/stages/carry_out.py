@@ -69,7 +69,7 @@ def carry_out(
         "stage": stage,
         "part": part.name,
         "share": part.share,
-        "alike": part.alike,
+        **({"alike": True} if part.alike else {}),
         "data": bench.dataset.digest,
         **lasting_settings(settings, bench, stage),
         **identity,
