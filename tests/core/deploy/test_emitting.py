@@ -129,6 +129,9 @@ def test_a_part_computes_what_torch_does_whatever_its_input_and_output_are_multi
 ) -> None:
     part = PARTS[name].eval().double()
     generator = torch.Generator().manual_seed(0)
+    for layer in (module for module in part.modules() if isinstance(module, nn.Conv2d)):
+        for tensor in (parameter.data for parameter in layer.parameters()):
+            tensor.normal_(0.1, 0.3, generator=generator)
     for norm in (module for module in part.modules() if isinstance(module, nn.BatchNorm2d)):
         for tensor in (norm.running_mean, norm.bias.data, norm.weight.data):
             tensor.normal_(0.5, 0.5, generator=generator)
