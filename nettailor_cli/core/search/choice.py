@@ -78,15 +78,13 @@ class Wanted:
     def has_budget(self) -> bool:
         return any(limit is not None for limit in (self.macs, self.parameters, self.bytes, self.latency))
 
-    def near(self, best: float) -> float:
-        """The least that is within the tolerance of `best`, percent, where nothing comes up to the aim.
+    def near(self, best: Row) -> float:
+        """The least that is within the tolerance of the row `best`, percent, where nothing comes up to the aim.
 
         If `best` is within the teacher's tolerance, so is that.
         """
-        least = best - (self.tolerance or 0.0)
-        if self.accuracy is not None and best >= self.accuracy - ROUNDING:
-            return max(least, self.accuracy)
-        return least
+        least = best.accuracy - (self.tolerance or 0.0)
+        return max(least, self.accuracy) if self.accuracy is not None and self.accepts(best) else least
 
     def affords(self, row: Row) -> bool:
         """Whether `row` is inside every budget."""
@@ -145,7 +143,7 @@ def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
             row = min(good, key=lambda row: (row.macs, -row.accuracy))
             return Choice(row, True, f"{row.name} is the leanest within the tolerance{_noise(row, wanted.aim)}")
         best = most_accurate(affordable)
-        least = wanted.near(best.accuracy) - ROUNDING
+        least = wanted.near(best) - ROUNDING
         row = min((row for row in affordable if row.accuracy >= least), key=lambda row: (row.macs, -row.accuracy))
         of = "" if row is best else f" the leanest within it of {best.name}, which is"
         met = wanted.accepts(row)

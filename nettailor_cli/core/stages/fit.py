@@ -132,7 +132,7 @@ class Search:
         good = self._edge(screened, full, known)
         if good is None and self.wanted.tolerance is not None:
             best = most_accurate(self.trials.rows.values())
-            self.aim = self.wanted.near(best.accuracy)
+            self.aim = self.wanted.near(best)
             self.trials.may_be(self.aim)
             tolerance, reached = f"{self.wanted.tolerance:g} points", f"{best.name} with {best.accuracy:.1f} %"
             self.main.job.progress.note(

@@ -51,7 +51,7 @@ class Plan:
 class Trials:
     """What was tried in `folds`, by name; the first fold's run directory is where the results go.
 
-    least: the accuracy that a candidate of any use has; None: there is no such thing.
+    least: the accuracy that a candidate of any use has, percent.
     """
 
     folds: Sequence[Fold]
@@ -64,11 +64,11 @@ class Trials:
         self.epochs = self.main.settings.epochs
         whole = max(SHRINKING * self.epochs, min(2 * SHRINKING * self.epochs, LEAST))
         self.length = whole / self.main.student[0].graph.last  # of a short training, in epochs
-        self.least = self.wanted.accuracy
+        self.least = self.wanted.accuracy or 0.0
 
     def may_be(self, accuracy: float) -> None:
         """A candidate is of use already with this accuracy, because nothing comes up to what is wanted."""
-        self.least = accuracy if self.least is None else min(self.least, accuracy)
+        self.least = min(self.least, accuracy)
 
     def unpruned(self) -> Row:
         """The student as it was tailored, as a baseline."""
@@ -114,7 +114,7 @@ class Trials:
 
     def _is_out_of_reach(self, documents: Sequence[ModelDocument]) -> bool:
         """Whether these folds have so many errors that even without one in the others too few would be right."""
-        if self.least is None or len(documents) == len(self.folds):
+        if len(documents) == len(self.folds):
             return False
         images = sum(fold.student[0].metrics["teacher"]["images"] for fold in self.folds)
         metrics = [document.metrics[delta.MODEL] for document in documents]

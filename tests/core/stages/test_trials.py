@@ -17,7 +17,7 @@ IMAGES = (7, 5, 8)
 def trials(accuracy: float | None, student: float | None = None) -> Trials:
     made = Trials.__new__(Trials)
     made.wanted = Wanted(accuracy, tolerance=0.0, student=student)
-    made.least = made.wanted.accuracy
+    made.least = accuracy or 0.0
     made.folds = [SimpleNamespace(student=(with_metric("teacher", 100.0, n),)) for n in IMAGES]  # type: ignore[misc]
     return made
 
