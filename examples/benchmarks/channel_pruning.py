@@ -28,8 +28,9 @@ from nettailor_cli.core.backbones.torchvision_shim import import_torchvision
 from nettailor_cli.core.complexity import macs, parameters
 from nettailor_cli.core.data import Batch, evaluation_batches, load_pictures, select
 from nettailor_cli.core.delta import ModelDocument, read
+from nettailor_cli.core.presets import resolve
 from nettailor_cli.core.progress import Silent
-from nettailor_cli.core.settings import TEACH, resolve
+from nettailor_cli.core.settings import TEACH
 from nettailor_cli.core.stages.carry_out import stage_seed
 from nettailor_cli.core.stages.teach import accuracy
 from nettailor_cli.core.stages.workbench import find_pictures, open_workbench

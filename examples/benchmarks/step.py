@@ -26,8 +26,9 @@ from nettailor_cli.core.backbones.backbone import Backbone, build_random
 from nettailor_cli.core.complexity import ExpectedComplexity, student_graph
 from nettailor_cli.core.data import Batch
 from nettailor_cli.core.deploy.timing import peak_memory
+from nettailor_cli.core.presets import resolve
 from nettailor_cli.core.pruning import prune
-from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, resolve
+from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH
 from nettailor_cli.core.stages.tailor import TailorTrainee
 from nettailor_cli.core.stages.teach import TeachTrainee
 from nettailor_cli.core.student import Student

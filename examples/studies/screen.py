@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from nettailor_cli.core.settings import PRESETS
+from nettailor_cli.core.presets import PRESETS
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "results"))
 from tool import make, mean_and_spread, val_accuracy

@@ -14,8 +14,9 @@ from nettailor_cli.cli.inferring import machine_for_inference
 from nettailor_cli.cli.output import Output
 from nettailor_cli.core.backbones.catalog import parse_name, preprocessing
 from nettailor_cli.core.files import check_place, sha256_of, write_text
+from nettailor_cli.core.presets import resolve
 from nettailor_cli.core.run import refuse_to_overwrite
-from nettailor_cli.core.settings import TAILOR, resolve
+from nettailor_cli.core.settings import TAILOR
 
 if TYPE_CHECKING:
     from nettailor_cli.core.deploy.timing import Stopwatch

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from nettailor_cli.core.settings import FIELDS, PRESETS, SIZES, TEACH, default_of, fields_of, flag_of
+from nettailor_cli.core.presets import PRESETS, default_of
+from nettailor_cli.core.settings import FIELDS, SIZES, TEACH, fields_of, flag_of
 
 Preset = Annotated[
     str | None,

@@ -1,22 +1,17 @@
 """Every setting of the training stages: its default, its limits, its help, and which stages have it.
 
-Flags win over the config file, the file over the preset, the preset over what the run's earlier stages were given
-(about data and objective only), and that over the defaults, which are the recommended recipe.
+Which value one of them gets is in presets.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nettailor_cli.core.budgets import BYTES
 from nettailor_cli.core.errors import UsageError, did_you_mean
-from nettailor_cli.core.files import read_small
-from nettailor_cli.core.strict import LARGEST_TOML, parse_toml
 
 TEACH, TAILOR, FINETUNE = "teach", "tailor", "finetune"
 STAGES = (TEACH, TAILOR, FINETUNE)
@@ -321,116 +316,16 @@ SHARED = tuple(name for name, field in FIELDS.items() if field.metadata["panel"]
 """The settings that a command for several stages can have: not how each is to learn, nor what makes a baseline."""
 CARRIED = tuple(name for name, field in FIELDS.items() if field.metadata["carried"])
 
-# PAPER.md, "Published settings" (those of Flowers; there "resized crop" is torchvision's, from 8 % of the picture on)
-_PUBLISHED = {"schedule": "step", "step_epochs": 20, "warmup": 0.0, "augment": "resized-crop", "min_crop": 0.08}
-
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "standard": {
-        TEACH: {"epochs": 16, "min_steps": 300, "batch_size": 64},
-        TAILOR: {"epochs": 10, "min_steps": 300},
-        FINETUNE: {"epochs": 28, "min_steps": 600, "hint_weights": LOGITS},
-    },
-    "quick": {
-        TEACH: {"epochs": 6},
-        TAILOR: {"epochs": 5},
-        FINETUNE: {"epochs": 5},
-    },
-    "paper": {
-        TEACH: {**_PUBLISHED, "epochs": 50, "batch_size": 64, "lr": 0.01},
-        TAILOR: {
-            **_PUBLISHED, "epochs": 50, "batch_size": 32, "lr": 0.1, "logits_lr": 0.1, "bn_stats": "adapt",
-            "hint": "block-local", "exclusion": "published", "gamma1": 0.3, "gamma1_warmup": 0.0, "gamma2": 10.0,
-        },
-        FINETUNE: {
-            **_PUBLISHED, "epochs": 60, "batch_size": 32, "lr": 0.01, "logits_lr": 0.01, "hint": "block-local",
-            "gamma2": 10.0, "hint_weights": "equal",
-        },
-    },
-}  # fmt: skip
-
 
 def fields_of(stage: str) -> tuple[str, ...]:
     """The names of the settings that `stage` has."""
     return tuple(name for name, field in FIELDS.items() if stage in field.metadata["stages"])
 
 
-def default_of(name: str, stage: str) -> Any:
-    """Of the setting `name` of `stage`, where nobody said anything."""
-    return PRESETS["standard"][stage].get(name, FIELDS[name].default)
-
-
-def resolve(
-    stage: str,
-    *,
-    flags: Mapping[str, Any],
-    config: Path | None = None,
-    preset: str | None = None,
-    carried: Mapping[str, Any] | None = None,
-) -> Settings:
-    """The settings of `stage`: `flags` are what was typed (None: not), `carried` what the run's earlier stage had.
-
-    Raises UsageError for an unknown preset or config key, a wrong type, or a value out of its limits.
-    """
-    if preset is not None and preset not in PRESETS:
-        raise UsageError(
-            f"no preset is called {preset!r}", did_you_mean(preset, PRESETS) or "choose " + ", ".join(PRESETS)
-        )
-    values: dict[str, Any] = dict(PRESETS["standard"][stage])
-    values.update({name: value for name, value in (carried or {}).items() if name in CARRIED})
-    typed = {name: value for name, value in flags.items() if value is not None}
-    for layer in (PRESETS[preset][stage] if preset else {}, read_config(config, stage) if config else {}, typed):
-        if "epochs" in layer:  # so many are meant
-            values["min_steps"] = 0
-        values.update(layer)
-    known = fields_of(stage)
-    return Settings(**{name: checked(name, value) for name, value in values.items() if name in known})
-
-
 def lengthened(settings: Settings, images: int) -> Settings:
     """`settings` with as many epochs over `images` pictures as `min_steps` asks for: never fewer than there were."""
     steps = math.ceil(images / settings.batch_size)
     return dataclasses.replace(settings, epochs=max(settings.epochs, math.ceil(settings.min_steps / max(1, steps))))
-
-
-def read_config(path: Path, stage: str) -> dict[str, Any]:
-    """The settings for `stage` in a TOML file: its top-level keys, then those of the table [stage].
-
-    A run's own run.toml is such a file. Raises UsageError when it can't be read or has an unknown key.
-    """
-    document = _read_toml(path)
-    document.pop("size", None)  # see size_in
-    for name in ("run", "machine", "prune", "fit"):  # what a run.toml says of these is no setting of a training stage
-        if isinstance(document.get(name), dict):
-            del document[name]
-    tables = {name: document.pop(name) for name in STAGES if isinstance(document.get(name), dict)}
-    for where, table in (("", document), *tables.items()):
-        for key in table:
-            if key not in FIELDS or (where and key not in fields_of(where)):
-                place = f"[{where}] of " if where else ""
-                known = fields_of(where) if where else (*FIELDS, *STAGES)
-                raise UsageError(f"unknown key {key!r} in {place}{path}", did_you_mean(key, known))
-    own = tables.get(stage, {})
-    return {**document, **own}
-
-
-def size_in(path: Path) -> int | None:
-    """The input size that a config file names: `size` at its top, or the size of the run whose run.toml it is."""
-    document = _read_toml(path)
-    run = document.get("run", {})
-    pictures = run.get("preprocessing") if isinstance(run, dict) else None
-    size = document.get("size", pictures.get("size") if isinstance(pictures, dict) else None)
-    if size is not None and (type(size) is not int or not 8 <= size <= 4096):
-        raise UsageError(f"size in {path} is a number of pixels between 8 and 4096, not {size!r}")
-    return size
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return parse_toml(read_small(path, LARGEST_TOML))
-    except OSError as error:
-        raise UsageError(f"can't read the config file {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"the config file {path} is not TOML: {error}") from error
 
 
 def checked(name: str, value: Any) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from nettailor_cli.core.settings import STAGES, checked, fields_of, resolve
+from nettailor_cli.core.presets import resolve
+from nettailor_cli.core.settings import STAGES, checked, fields_of
 
 STUDIES = Path(__file__).parents[2] / "examples" / "studies"
 sys.path.append(str(STUDIES))

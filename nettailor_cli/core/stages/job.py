@@ -26,7 +26,7 @@ class Job:
 
     data: the folder of pictures, or torchvision:NAME; None where an earlier stage's is meant. home: where backbones,
     downloaded sets and decoded pictures are kept. backbone, weights, mean, std: see `backbones.store.find`. size:
-    pixels, None for the backbone's own. flags: the settings that were typed; preset, config: see `settings.resolve`.
+    pixels, None for the backbone's own. flags: the settings that were typed; preset, config: see `presets.resolve`.
     stop, processes: see `training.loop.Run`; where there are several, `progress` is silent in all but the main one.
     held: the run, or the one that it is a part of, is this command's, and `lock` is what the main process has of it.
     """

@@ -18,12 +18,14 @@ from nettailor_cli.core.backbones.backbone import Backbone
 from nettailor_cli.core.backbones.embedded import DEFAULT
 from nettailor_cli.core.backbones.store import find, find_by_fingerprint
 from nettailor_cli.core.complexity import student_graph
+from nettailor_cli.core.config_file import size_in
 from nettailor_cli.core.data import Dataset
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import FileError, UsageError
 from nettailor_cli.core.files import sha256_of
 from nettailor_cli.core.models import load_model, load_teacher
 from nettailor_cli.core.preprocessing import Preprocessing
+from nettailor_cli.core.presets import default_of, resolve
 from nettailor_cli.core.sealed import is_sealed
 from nettailor_cli.core.settings import (
     ABSOLUTE,
@@ -34,12 +36,9 @@ from nettailor_cli.core.settings import (
     TAILOR,
     TEACH,
     Settings,
-    default_of,
     fields_of,
     flag_of,
     lengthened,
-    resolve,
-    size_in,
 )
 from nettailor_cli.core.stages.finetune import finetune
 from nettailor_cli.core.stages.job import Job, ready_to_write, settle_machine

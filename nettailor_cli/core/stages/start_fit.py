@@ -17,20 +17,12 @@ from nettailor_cli.core.drawing.run_pictures import write_pictures
 from nettailor_cli.core.errors import DataError, FileError, UsageError
 from nettailor_cli.core.files import check_place, sha256_of
 from nettailor_cli.core.models import load_teacher
+from nettailor_cli.core.presets import resolve
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.search.asked import GRADUAL, Asked, remembered
 from nettailor_cli.core.search.choice import Choice, Row, Wanted
 from nettailor_cli.core.search.probe import Probe, some
-from nettailor_cli.core.settings import (
-    FINETUNE,
-    TAILOR,
-    TEACH,
-    fields_of,
-    flag_of,
-    lengthened,
-    resolve,
-    to_document,
-)
+from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, fields_of, flag_of, lengthened, to_document
 from nettailor_cli.core.stages.baselines import fine_tuned
 from nettailor_cli.core.stages.candidate import Fold
 from nettailor_cli.core.stages.fit import Search

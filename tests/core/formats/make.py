@@ -28,8 +28,9 @@ from nettailor_cli.core.deploy.spread import Spread
 from nettailor_cli.core.files import sha256_of
 from nettailor_cli.core.manifest import BundledTask, Manifest, StoredFile, write_manifest
 from nettailor_cli.core.models import load_model
+from nettailor_cli.core.presets import resolve
 from nettailor_cli.core.progress import Silent
-from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, resolve, to_document
+from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, to_document
 from nettailor_cli.core.stages.prune import prune_file
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.teacher import Teacher

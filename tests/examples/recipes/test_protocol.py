@@ -19,7 +19,9 @@ import table3
 import tool
 from protocol import AVERAGE, HERE, Plan, Student, Task, beside, chosen, published
 
-from nettailor_cli.core.settings import STAGES, resolve, size_in
+from nettailor_cli.core.config_file import size_in
+from nettailor_cli.core.presets import resolve
+from nettailor_cli.core.settings import STAGES
 from tests.cli import helpers
 from tests.examples.recipes.conftest import EXAMPLES
 
