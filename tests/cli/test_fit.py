@@ -13,6 +13,8 @@ import pytest
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import read_document
 from nettailor_cli.core.run import RunDirectory
+from nettailor_cli.core.search.probe import Probe
+from nettailor_cli.core.student import Student
 from tests.cli.helpers import BASE, SIZE, Workshop, ok, refuses, untouched
 
 CONFIG = """
@@ -96,6 +98,23 @@ def test_resume_repeats_no_finished_candidate_and_ends_in_the_same_bytes(run: Pa
     assert files(run) == whole and (run / "model.safetensors").read_bytes() == model
     assert not leftover.exists()
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+
+
+def test_batch_norms_are_measured_anew_before_a_short_training_and_after_it(
+    run: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[Student] = []
+    settle = Probe.settle
+
+    def counted(probe: Probe, student: Student) -> None:
+        settled.append(student)
+        settle(probe, student)
+
+    monkeypatch.setattr(Probe, "settle", counted)
+    ok("fit", "--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--folds", 1)
+    short = [file for file in files(run) if file.startswith("shrink")]
+    twice = [student for student in {*settled} if settled.count(student) == 2]
+    assert len(short) - 1 <= len(twice) <= len(short), "all but the first, which has all its paths"
 
 
 def test_the_sweep_tries_every_number_of_blocks_as_prune_would(run: Path, config: Path) -> None:

@@ -78,11 +78,13 @@ class Wanted:
     def has_budget(self) -> bool:
         return any(limit is not None for limit in (self.macs, self.parameters, self.bytes, self.latency))
 
-    def near(self, best: Row) -> float:
-        """The least that is within the tolerance of the row `best`, percent, where nothing comes up to the aim.
+    def within_reach(self, best: Row) -> float:
+        """The aim, where the most accurate row `best` comes up to it; else the least within the tolerance of `best`.
 
-        If `best` is within the teacher's tolerance, so is that.
+        In percent. If `best` is within the teacher's tolerance, so is that.
         """
+        if self.aim is not None and best.accuracy >= self.aim - ROUNDING:
+            return self.aim
         least = best.accuracy - (self.tolerance or 0.0)
         return max(least, self.accuracy) if self.accuracy is not None and self.accepts(best) else least
 
@@ -126,13 +128,9 @@ def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
 
     Within the tolerance is what comes up to the aim. When no candidate does: the leanest within the tolerance of the
     most accurate one inside the budgets, which is good enough if it is within that of the teacher; or else the closest
-    to the budgets. What was given up halfway is chosen only where there is nothing else, and is never good enough.
-    `rows` holds at least one candidate.
+    to the budgets. What was given up halfway is never chosen. `rows` holds at least one candidate that was not.
     """
     candidates = [row for row in rows if row.kind == CANDIDATE and not row.given_up]
-    if not candidates:
-        row = max((row for row in rows if row.kind == CANDIDATE), key=lambda row: (row.accuracy, -row.macs))
-        return Choice(row, False, f"every candidate was given up; {row.name} is the most accurate")
     affordable = [row for row in candidates if wanted.affords(row)]
     if not affordable:
         row = min(candidates, key=lambda row: (wanted.excess(row), row.macs))
@@ -143,12 +141,13 @@ def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
             row = min(good, key=lambda row: (row.macs, -row.accuracy))
             return Choice(row, True, f"{row.name} is the leanest within the tolerance{_noise(row, wanted.aim)}")
         best = most_accurate(affordable)
-        least = wanted.near(best) - ROUNDING
+        least = wanted.within_reach(best) - ROUNDING
         row = min((row for row in affordable if row.accuracy >= least), key=lambda row: (row.macs, -row.accuracy))
         of = "" if row is best else f" the leanest within it of {best.name}, which is"
         met = wanted.accepts(row)
-        whose = " of the unpruned student" if met else ""
-        return Choice(row, met, f"no candidate is within the tolerance{whose}; {row.name} is{of} the most accurate")
+        whose, where = " of the unpruned student" if met else "", " inside the budget" if wanted.has_budget else ""
+        reason = f"no candidate{where} is within the tolerance{whose}; {row.name} is{of} the most accurate"
+        return Choice(row, met, reason)
     row = most_accurate(affordable)
     return Choice(row, True, f"{row.name} is the most accurate inside the budget")
 

@@ -43,8 +43,12 @@ class Probe:
         student = student_from(replace(self.document, graph=graph), tensors, self.backbone)
         to_machine(student, self.machine)
         if anew:
-            re_estimate(student, self.batches, self.machine)
+            self.settle(student)
         return student
+
+    def settle(self, student: Student) -> None:
+        """Measure its batch norms anew: after a dozen steps the moving averages are still those of another network."""
+        re_estimate(student, self.batches, self.machine)
 
     def loss(self, graph: Graph, sources: Sequence[Source]) -> float:
         """Mean cross-entropy of that network on the same pictures, every batch with its own statistics."""

@@ -80,7 +80,8 @@ class Fold:
     ) -> Delta:
         """The candidate `part.name`: `graph` with the tensors of `before`, trained for `epochs`.
 
-        `pruned`: what its file says of how it was made smaller. Batch norms are measured anew where paths are gone.
+        `pruned`: what its file says of how it was made smaller. Batch norms are measured anew where paths are gone, and
+        after a short training.
         Raises FileError when its file is there and was made in another way.
         """
         output = self.file(part.name)
@@ -116,8 +117,11 @@ class Fold:
             )
             settings = replace(self.settings, epochs=epochs)
             job = replace(self.job, resume=True)
-            memory = self.memory if part.alike and part.share == 1 else None
-            finetune(job, start, student, self.teacher, self.teacher_digest, settings, self.bench, output, part, memory)
+            memory = self.memory if part.alike else None
+            finetune(
+                job, start, student, self.teacher, self.teacher_digest, settings, self.bench, output, part, memory,
+                settle=lambda: None if part.alike else self.probe.settle(student),
+            )  # fmt: skip
         return delta.read(output)
 
     def _differs(self, document: ModelDocument, epochs: int) -> bool:

@@ -56,12 +56,14 @@ def carry_out(
     about: Mapping[str, Any] | None = None,
     finish: Callable[[dict[str, Any]], tuple[ModelDocument, dict[str, torch.Tensor]]],
     part: Part | None = None,
+    settle: Callable[[], None] = lambda: None,
 ) -> ModelDocument:
     """Train, measure on val in fp32, write `output`, drop the checkpoint. `part`: this is one of several of its stage.
 
     `identity` is what has to be the same, besides settings and pictures, for a checkpoint to be gone on with. `about`
     goes into run.toml's table [run], for the run's later commands; nothing is noted there before everything was found
-    to fit. `finish` turns the metrics into what the file holds. Raises as `training.loop.Training` does.
+    to fit. `settle` is done to what was trained before it is measured; `finish` turns
+    the metrics into what the file holds. Raises as `training.loop.Training` does.
     """
     checkpoint = job.run.checkpoint(stage, output)
     part = part or Part(stage)
@@ -108,6 +110,7 @@ def carry_out(
 
     job.processes.alone(note)
     loop.go()
+    settle()
     metrics: dict[str, Any] = {}
     if (validation := bench.validation) is not None:
         exactly = replace(bench.machine, bf16=False)

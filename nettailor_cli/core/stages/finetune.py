@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ def finetune(
     output: Path,
     part: Part | None = None,
     memory: Memory | None = None,
+    settle: Callable[[], None] = lambda: None,
 ) -> ModelDocument:
     """Train `student` (which says `pruned` of itself) under `teacher` and write `output`.
 
-    `part`: see `carry_out`. `memory`: see `TailorTrainee`.
+    `part`, `settle`: see `carry_out`. `memory`: see `TailorTrainee`.
     """
     trainee = make_trainee(student, teacher, None, settings, bench, job.progress, memory)
 
@@ -51,4 +53,6 @@ def finetune(
         return document, student.task_state()
 
     identity = {"pruned": pruned.to_json(), "teacher": teacher_digest}
-    return carry_out(job, FINETUNE, output, trainee, bench, settings, identity=identity, finish=finish, part=part)
+    return carry_out(
+        job, FINETUNE, output, trainee, bench, settings, identity=identity, finish=finish, part=part, settle=settle
+    )

@@ -124,47 +124,53 @@ class Search:
     def _find_the_edge(self, chains: dict[int, list[Delta]], length: int, full: Callable[[int], Row]) -> None:
         """Full trainings around the number of blocks from which on the tolerance is missed.
 
-        Where nothing comes up to the aim, the tolerance of the most accurate candidate counts: a network as large as
-        the backbone and not quite as good is of no use to anybody.
+        Where nothing comes up to the aim, the tolerance of the most accurate candidate counts, for as long as that is
+        so: a network as large as the backbone and not quite as good is of no use to anybody.
         """
         screened = [self.trials.mean([chain[k][0] for chain in chains.values()]) for k in range(length)]
         known: dict[int, Row] = {}
-        good = self._edge(screened, full, known)
-        if good is None and self.wanted.tolerance is not None:
-            best = most_accurate(self.trials.rows.values())
-            self.aim = self.wanted.near(best)
-            self.trials.may_be(self.aim)
-            tolerance, reached = f"{self.wanted.tolerance:g} points", f"{best.name} with {best.accuracy:.1f} %"
-            self.main.job.progress.note(
-                f"search: nothing is within {tolerance} of the better of teacher and student; from {reached} it goes on"
-            )
-            good = self._edge(screened, full, known)
-        if good is None:
-            return
+        lowered = False
+        while True:
+            if (k := self._next(known, screened)) is not None:
+                known[k] = full(k)
+            elif lowered or self._good(known):
+                break
+            else:
+                lowered = True
+                self._tell_of_lowering()
+            if lowered:
+                self.aim = self.wanted.within_reach(most_accurate(known.values()))
+                self.trials.may_be(self.aim)
+        good = max(self._good(known))
         if good + 1 < length and len(self.folds) == 1:  # with several folds each would swap other blocks
             self._swapped(chains[id(self.main)][good + 1], good + 1)
         self._with_fewer_proxies(chains, good)
 
-    def _edge(self, screened: list[float], full: Callable[[int], Row], known: dict[int, Row]) -> int | None:
-        """The largest number of blocks to go for which a full training comes up to the aim; None: not even none.
-
-        `known` are the rows of earlier full trainings, for another aim; new ones are put in.
-        """
+    def _next(self, known: dict[int, Row], screened: list[float]) -> int | None:
+        """See `next_probe`. What was given up is not good enough, whatever the aim became."""
         assert self.aim is not None
-        tried = {k: row.accuracy for k, row in known.items() if not row.given_up}
-        while (k := next_probe(tried, screened, self.aim - ROUNDING)) is not None:
-            row = known[k] = full(k)
-            # what was given up is not good enough, whatever the aim became
-            tried[k] = min(row.accuracy, self.aim - 1.0) if row.given_up else row.accuracy
-        return max((k for k, accuracy in tried.items() if accuracy >= self.aim - ROUNDING), default=None)
+        tried = {k: min(row.accuracy, self.aim - 1.0) if row.given_up else row.accuracy for k, row in known.items()}
+        return next_probe(tried, screened, self.aim - ROUNDING)
+
+    def _good(self, known: dict[int, Row]) -> list[int]:
+        """The numbers of removed blocks for which a full training comes up to the aim."""
+        assert self.aim is not None
+        return [k for k, row in known.items() if not row.given_up and row.accuracy >= self.aim - ROUNDING]
+
+    def _tell_of_lowering(self) -> None:
+        best = most_accurate(self.trials.rows.values())
+        self.main.job.progress.note(
+            f"search: nothing is within {self.wanted.tolerance or 0:g} points of the better of teacher and student; "
+            f"from {best.name} with {best.accuracy:.1f} % it goes on"
+        )
 
     def _shrink(self) -> dict[int, list[Delta]]:
         """For every fold, its student with 0, 1, 2, ... blocks removed, each after a short training."""
         chains: dict[int, list[Delta]] = {}
         for fold in self.folds:
-            floor = 0.0 if self.wanted.has_budget else self.trials.floor(fold, LOST)
             first = self.trials.short(fold, "shrink-00", self._without(fold, []), [fold.student], 0)
             chain = chains[id(fold)] = [first]
+            floor = self.trials.floor(fold, LOST)
             while max(accuracy_of(document) for document, _ in chain[-2:]) >= floor:
                 name, k = f"shrink-{len(chain):02d}", len(chain)
                 if fold.file(name).exists():  # which block went is in the file

@@ -51,13 +51,15 @@ class Plan:
 class Trials:
     """What was tried in `folds`, by name; the first fold's run directory is where the results go.
 
-    least: the accuracy that a candidate of any use has, percent.
+    least: the accuracy that a candidate of any use has, percent. whole: that of every fold's student after a short
+    training, by the fold's id.
     """
 
     folds: Sequence[Fold]
     plan: Plan
     wanted: Wanted
     rows: dict[str, Row] = field(default_factory=dict)
+    whole: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.main = self.folds[0]
@@ -80,7 +82,9 @@ class Trials:
         """The network with `graph`, made of `before`, after a short training."""
         epochs = math.ceil(self.length)
         part = Part(name, share=self.length / epochs)
-        return fold.trained(graph, before, part, epochs, self._pruned(k, self.plan.threshold))
+        made = fold.trained(graph, before, part, epochs, self._pruned(k, self.plan.threshold))
+        self.whole.setdefault(id(fold), accuracy_of(made[0]))  # the first short training takes no block out
+        return made
 
     def full(
         self,
@@ -114,7 +118,7 @@ class Trials:
 
     def _is_out_of_reach(self, documents: Sequence[ModelDocument]) -> bool:
         """Whether these folds have so many errors that even without one in the others too few would be right."""
-        if len(documents) == len(self.folds):
+        if self.wanted.has_budget or len(documents) == len(self.folds):
             return False
         images = sum(fold.student[0].metrics["teacher"]["images"] for fold in self.folds)
         metrics = [document.metrics[delta.MODEL] for document in documents]
@@ -122,15 +126,16 @@ class Trials:
         return 100 * (1 - wrong / images) < self.least - ROUNDING
 
     def floor(self, fold: Fold, points: float) -> float:
-        """So many points, and two standard errors, below what is wanted in this fold; 0 where no accuracy is.
+        """So many points, and two standard errors, below what is wanted in this fold, or what its student has.
 
-        Never lower, whatever the aim: what was given up once stays so, after --resume as well.
+        0 where no accuracy is wanted, or not at any cost: inside a budget the best there may be far below. The same
+        whatever the aim becomes, so that --resume gives up what was given up before.
         """
-        if self.wanted.tolerance is None:
+        if self.wanted.tolerance is None or self.wanted.has_budget:
             return 0.0
         images = fold.student[0].metrics["teacher"]["images"]
-        accuracy = fold.teacher_accuracy - self.wanted.tolerance - points
-        return max(0.0, accuracy - 2 * standard_error(fold.teacher_accuracy, images))
+        accuracy = min(fold.teacher_accuracy - self.wanted.tolerance, self.whole[id(fold)])
+        return max(0.0, accuracy - points - 2 * standard_error(fold.teacher_accuracy, images))
 
     def _pruned(self, k: int, threshold: float) -> dict[str, object]:
         return {"remove": k, "proxy_threshold": threshold, "ranking": self.plan.ranking}

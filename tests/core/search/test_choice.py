@@ -116,8 +116,3 @@ def test_a_latency_budget_counts_where_latencies_are_known() -> None:
     assert choose(rows, Wanted(None, latency=500.0)).row.name == "b"
     assert not choose(rows, Wanted(None, latency=200.0)).met
     assert choose(ROWS, Wanted(None, latency=1.0)).row.name == "a"  # nothing is known of these
-
-
-def test_where_everything_was_given_up_the_most_accurate_is_told_and_not_good_enough() -> None:
-    choice = choose([row("a", 70.0, 900, given_up=True), row("b", 72.0, 700, given_up=True)], Wanted(accuracy=60.0))
-    assert (choice.row.name, choice.met) == ("b", False) and "given up" in choice.reason

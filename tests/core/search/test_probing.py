@@ -31,9 +31,12 @@ def test_the_first_is_the_leanest_that_the_short_trainings_promise() -> None:
     assert next_probe({}, screened, WANTED) == 2
 
 
-def test_where_they_promise_nothing_it_asks_whether_the_whole_student_will_do() -> None:
-    assert next_probe({}, [50.0, 45.0, 40.0, 35.0, 30.0], WANTED) == 0
-    assert probes([88.0] * 9, [50.0] * 9) == [0], "if it won't, that was all"
+def test_where_they_promise_nothing_it_begins_with_a_few_blocks_fewer() -> None:
+    """Measured: ResNet-18, 136 characters, 64 px; with all blocks 91.5 % are missed, with two fewer not."""
+    screened = [88.6, 87.7, 86.5, 84.9, 81.1, 78.3, 70.8, 62.1, 43.8]
+    assert next_probe({}, screened, 91.5) == 2
+    assert next_probe({}, [50.0], WANTED) == 0
+    assert probes([88.0] * 9, [50.0] * 9) == [2, 1, 0]
 
 
 @pytest.mark.parametrize("edge", range(-1, 9))
@@ -63,14 +66,14 @@ def test_a_first_guess_that_was_too_careful_is_made_up_for_in_one_step() -> None
 
 
 def test_never_more_than_a_few() -> None:
-    """For 16 blocks at most eight of 17, wherever the edge is and however far off the short trainings are."""
+    """For 16 blocks at most seven of 17, wherever the edge is and however far off the short trainings are."""
     screens = [[WANTED - 4.0 - steep * k for k in range(17)] for steep in (0.0, 0.1, 0.5, 2.0, 5.0, 20.0)]
     falls = (0.05, 0.2, 1.0, 3.0, 10.0)
     most = max(
         len(probes(falling(16, edge, by), screened))
         for edge, by, screened in itertools.product(range(-1, 17), falls, screens)
     )
-    assert most == 8
+    assert most == 7
 
 
 def test_nothing_is_within() -> None:

@@ -9,21 +9,25 @@ from typing import Any
 import pytest
 
 from nettailor_cli.core.search.choice import Wanted
-from nettailor_cli.core.stages.trials import Trials
+from nettailor_cli.core.stages.trials import Plan, Trials
 
 IMAGES = (7, 5, 8)
 
 
-def trials(accuracy: float | None, student: float | None = None) -> Trials:
-    made = Trials.__new__(Trials)
-    made.wanted = Wanted(accuracy, tolerance=0.0, student=student)
-    made.least = accuracy or 0.0
-    made.folds = [SimpleNamespace(student=(with_metric("teacher", 100.0, n),)) for n in IMAGES]  # type: ignore[misc]
-    return made
+def trials(accuracy: float | None, student: float | None = None, **limits: float) -> Trials:
+    folds: Any = [
+        SimpleNamespace(
+            student=(with_metric("teacher", 100.0, n),),
+            settings=SimpleNamespace(epochs=4),
+            teacher_accuracy=100.0,
+        )
+        for n in IMAGES
+    ]
+    return Trials(folds, Plan(), Wanted(accuracy, tolerance=0.0, student=student, **limits))
 
 
 def with_metric(name: str, accuracy: float, images: int) -> Any:
-    return SimpleNamespace(metrics={name: {"accuracy": accuracy, "images": images}})
+    return SimpleNamespace(metrics={name: {"accuracy": accuracy, "images": images}}, graph=SimpleNamespace(last=8))
 
 
 @pytest.mark.parametrize("wanted", [0.0, 70.0, 80.0, 92.0, 95.0, 100.0])
@@ -40,5 +44,24 @@ def test_a_candidate_is_out_of_reach_when_no_result_in_the_other_folds_would_do(
             assert trials(wanted, student=100.0)._is_out_of_reach(documents) == expected
 
 
-def test_without_a_tolerance_nothing_is_out_of_reach() -> None:
-    assert not trials(None)._is_out_of_reach([with_metric("model", 0.0, IMAGES[0])])
+def test_without_a_tolerance_or_inside_a_budget_nothing_is_out_of_reach() -> None:
+    nothing_right = [with_metric("model", 0.0, IMAGES[0])]
+    assert trials(90.0)._is_out_of_reach(nothing_right)
+    assert not trials(None)._is_out_of_reach(nothing_right)
+    assert not trials(90.0, macs=1.0)._is_out_of_reach(nothing_right)
+
+
+def test_a_candidate_is_given_up_far_below_the_teacher_or_the_student_if_that_is_worse() -> None:
+    made = trials(100.0)
+    fold = made.folds[1]
+    made.whole = {id(fold): 95.0}
+    assert made.floor(fold, 8.0) == 87.0  # a teacher without an error has no standard error
+    made.whole = {id(fold): 100.0}
+    assert made.floor(fold, 8.0) == 92.0
+    made.whole = {id(fold): 5.0}
+    assert made.floor(fold, 8.0) == 0.0
+
+
+def test_inside_a_budget_no_candidate_is_given_up() -> None:
+    made = trials(100.0, macs=1.0)
+    assert made.floor(made.folds[0], 8.0) == 0.0
