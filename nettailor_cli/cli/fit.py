@@ -10,7 +10,7 @@ from rich.table import Table
 
 from nettailor_cli.cli import options, settings_options
 from nettailor_cli.core.errors import GateNotMet
-from nettailor_cli.core.search.asked import GRADUAL, RANKINGS, SEARCHES, TOLERANCE, Asked
+from nettailor_cli.core.search.asked import RANKINGS, SEARCHES, TOLERANCE, Asked, Plan
 from nettailor_cli.core.settings import SHARED, TAILOR
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def fit(
         typer.Option(
             "--ranking",
             metavar="|".join(RANKINGS),
-            help="which block goes next: by alpha, or by the loss without it; -cost: per MAC saved (default: loss)",
+            help="which block goes next: by alpha, or by the loss without it; -cost: per MAC saved "
+            f"(default: {Plan.ranking})",
             show_default=False,
             rich_help_panel="Search",
         ),
@@ -73,7 +74,7 @@ def fit(
         typer.Option(
             "--proxy-threshold",
             metavar="T",
-            help="proxies with a smaller alpha go (default: 0.05)",
+            help=f"proxies with a smaller alpha go (default: {Plan.proxy_threshold})",
             min=0,
             max=1,
             show_default=False,
@@ -86,7 +87,7 @@ def fit(
             "--search",
             metavar="|".join(SEARCHES),
             help="block by block, full trainings around the edge; or one full training for every number of blocks "
-            f"(default: {GRADUAL})",
+            f"(default: {Plan.search})",
             show_default=False,
             rich_help_panel="Search",
         ),

@@ -11,7 +11,8 @@ from nettailor_cli.cli import options
 from nettailor_cli.cli.completion import model_files
 from nettailor_cli.cli.output import Output
 from nettailor_cli.cli.training import show_written
-from nettailor_cli.core.stages.prune import MACS_SHARE, PROXY_THRESHOLD, prune_file
+from nettailor_cli.core.pruning import PROXY_THRESHOLD
+from nettailor_cli.core.stages.prune import MACS_SHARE, prune_file
 
 
 def prune(

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.graph import Graph, Path
 
+PROXY_THRESHOLD = 0.05
+"""Proxies with a smaller alpha go, where nothing else was asked for."""
+
 
 @dataclass(frozen=True)
 class Pruned:

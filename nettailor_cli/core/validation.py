@@ -109,6 +109,7 @@ def _check_metrics(metrics: Mapping[str, Any], where: str) -> None:
     number(metrics, "loss", where, -_LARGEST, _LARGEST)
     whole(metrics, "images", where, 0)
     whole(metrics, "given_up_after_epochs", where, 0)
+    number(metrics, "given_up_below", where, 0, 100)
 
 
 # the kinds of values

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import read_document
 from nettailor_cli.core.run import RunDirectory
 from nettailor_cli.core.search.probe import Probe
 from nettailor_cli.core.student import Student
+from nettailor_cli.core.training.memory import Memory
 from tests.cli.helpers import BASE, SIZE, Workshop, ok, refuses, untouched
 
 CONFIG = """
@@ -61,6 +64,8 @@ def test_from_pictures_to_the_leanest_within_the_tolerance(shop: Workshop, confi
     model = read_document(run / "model.safetensors")
     *rows, unpruned = document["candidates"]
     assert (unpruned["name"], unpruned["kind"]) == ("unpruned", "baseline")
+    student = delta.read_document(run / "student.safetensors").graph.universal_cost.parameters
+    assert unpruned["bytes"] == (run / "student.safetensors").stat().st_size + 4 * student
     assert unpruned["accuracy"] == read_document(run / "student.safetensors").metrics["student"]["accuracy"]
     chosen = min(rows, key=lambda row: row["macs"])
     assert document["met"] and model.graph.cost.macs == chosen["macs"]
@@ -117,6 +122,24 @@ def test_batch_norms_are_measured_anew_before_a_short_training_and_after_it(
     assert len(short) - 1 <= len(twice) <= len(short), "all but the first, which has all its paths"
 
 
+def test_the_teacher_is_asked_for_its_logits_once_for_all_candidates(
+    run: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+    recall = Memory.recall
+
+    def counted(memory: Memory, place: tuple[int, ...], compute: Callable[[], Tensor]) -> Tensor:
+        def told() -> Tensor:
+            asked.append(place)
+            return compute()
+
+        return recall(memory, place, told)
+
+    monkeypatch.setattr(Memory, "recall", counted)
+    ok("fit", "--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--search", "sweep", "--folds", 1)
+    assert len(asked) == len({*asked}) > 0 and len([*files(run)]) > 2
+
+
 def test_the_sweep_tries_every_number_of_blocks_as_prune_would(run: Path, config: Path) -> None:
     options = ("--tolerance", 100, "--search", "sweep", "--ranking", "alpha", "--json")
     *rows, _ = ok("fit", "--run", run, *MACHINE, "--config", config, *options).document["candidates"]
@@ -138,7 +161,9 @@ def test_candidates_that_were_retrained_with_other_settings_are_not_taken(run: P
     options = ("--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--folds", 1)
     ok("fit", *options)
     (run / "model.safetensors").unlink()
-    refuses("fit", *options, "--resume", "--hint-weights", "equal", says=["other settings", "--force"])
+    refuses("fit", *options, "--resume", "--hint-weights", "equal", says=["another --hint-weights", "--force"])
+    ok("fit", "--run", run, "--resume")  # what was refused is not what it goes on with
+    assert tomllib.loads((run / "run.toml").read_text())["finetune"]["hint_weights"] == "logits"
 
 
 def test_a_budget_that_can_be_met(run: Path, config: Path) -> None:
@@ -184,6 +209,7 @@ def test_baselines_stand_beside_the_candidates_and_are_never_chosen(run: Path, c
     assert rows["reference"]["epochs"] == round(chosen["epochs"])
     (random,) = (row for name, row in rows.items() if name.startswith("random"))
     assert len(random["blocks"]) == len(chosen["blocks"])
+    assert json.loads((run / "fit.json").read_text())["rows"] == document["candidates"]
     again = ok("fit", *options, "--baselines", "--resume").document
     assert again["candidates"] == document["candidates"]
 
@@ -219,6 +245,23 @@ def test_too_few_val_pictures_for_the_tolerance_mean_cross_validation(run: Path,
     assert "has no effect" not in result.err
 
 
+def test_a_val_folder_without_a_picture_that_can_be_read(shop: Workshop, tmp_path: Path, config: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(shop.data, data)
+    for file in (data / "train").rglob("*.png"):
+        broken = data / "val" / file.relative_to(data / "train")
+        broken.parent.mkdir(parents=True, exist_ok=True)
+        broken.write_bytes(b"no picture")
+    start = ("--backbone", "resnet18", "--data", data, "--size", SIZE, "--run", tmp_path / "run", "--skip-bad-images")
+    refuses("fit", *start, *MACHINE, "--config", config, says=["no val picture", "can be read"])
+
+
+def test_help_tells_the_hint_of_retraining_beside_that_of_tailoring() -> None:
+    words = " ".join(ok("fit", "--help").out.replace("│", " ").split())
+    assert "(default: equal; in retraining logits)" in words
+    assert "in retraining" not in ok("tailor", "--help").out
+
+
 def test_more_folds_than_there_are(run: Path) -> None:
     refuses("fit", "--run", run, "--folds", 6, says=["--folds 6", "5 parts"])
     assert not (run / "search").exists()
@@ -250,6 +293,7 @@ def test_resume_remembers_what_was_typed_and_refuses_another_search(run: Path, c
     model = (run / "model.safetensors").read_bytes()
     (run / "model.safetensors").unlink()
     refuses("fit", "--run", run, "--resume", "--ranking", "loss", says=["started with --ranking alpha"])
+    refuses("fit", "--run", run, "--resume", "--search", "sweep", says=["started with --search gradual"])
     ok("fit", "--run", run, "--resume")
     assert (run / "model.safetensors").read_bytes() == model
     assert tomllib.loads((run / "run.toml").read_text())["finetune"]["epochs"] == 2  # not a candidate's

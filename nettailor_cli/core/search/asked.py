@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from nettailor_cli.core.budgets import BYTES, COUNT, SECONDS, Budget, parse_budget
 from nettailor_cli.core.errors import UsageError, did_you_mean
+from nettailor_cli.core.pruning import PROXY_THRESHOLD
 
 TOLERANCE = 0.5
 """Points of val accuracy below the teacher's, where neither a tolerance nor a budget was asked for."""
 
 GRADUAL, SWEEP = "gradual", "sweep"
 SEARCHES = (GRADUAL, SWEEP)
-RANKINGS = ("alpha", "alpha-cost", "loss", "loss-cost")
+LOSS = "loss"
+RANKINGS = ("alpha", "alpha-cost", LOSS, "loss-cost")
 """See search.ranking."""
 
 _BUDGETS = {"max_macs": COUNT, "max_params": COUNT, "max_bytes": BYTES, "max_latency": SECONDS}
@@ -24,12 +26,25 @@ _LASTING = ("folds", "search", "ranking", "proxy_threshold")
 
 
 @dataclass(frozen=True)
+class Plan:
+    """How to search.
+
+    search: GRADUAL, or SWEEP, the published way: for every number of blocks those with the lowest scores go at once
+    and a full training follows. ranking: see search.ranking. proxy_threshold: proxies with a smaller alpha go.
+    """
+
+    search: str = GRADUAL
+    ranking: str = LOSS
+    proxy_threshold: float = PROXY_THRESHOLD
+
+
+@dataclass(frozen=True)
 class Asked:
     """What was typed, settings and places aside; None: not.
 
     tolerance: points below the val accuracy of the teacher, or of the unpruned student if that is better. max_...:
     budgets as they are written, see core.budgets. folds: of cross-validation. search, ranking, proxy_threshold: see
-    `stages.trials.Plan`. preset, config, flags: as in a Job.
+    Plan. preset, config, flags: as in a Job.
     Raises UsageError for words and figures that make no sense.
     """
 
@@ -65,9 +80,15 @@ class Asked:
             return TOLERANCE
         return self.tolerance
 
+    @property
+    def plan(self) -> Plan:
+        """What was typed of it, and its defaults for the rest."""
+        words = {field.name: getattr(self, field.name) for field in fields(Plan)}
+        return Plan(**{name: value for name, value in words.items() if value is not None})
+
     def to_toml(self) -> dict[str, Any]:
-        """For run.toml."""
-        return {**vars(self), "flags": dict(self.flags)}
+        """For run.toml: the whole plan, so that what was left out is not taken for anything else later."""
+        return {**vars(self), **vars(self.plan), "flags": dict(self.flags)}
 
 
 def remembered(asked: Asked, table: Mapping[str, Any]) -> Asked:

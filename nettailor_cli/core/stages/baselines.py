@@ -37,18 +37,10 @@ def _closest_cut(student: ModelDocument, macs: int) -> int:
 def _teach(fold: Fold, name: str, chosen: Row, **settings: object) -> Row:
     job, epochs = fold.job, round(chosen.epochs)
     run = RunDirectory(job.run.path / "baselines" / f"{name}-{epochs}")
-    earlier = job.run.read()
-    known = {table: earlier[table] for table in ("run", "machine")}  # the backbone by content, and the arithmetic
-    job.processes.alone(lambda: run.record(known))
     taught = fold.student[0].settings.get(TEACH, {})
     flags = {key: value for key, value in taught.items() if key in fields_of(TEACH) and value is not None}
-    document = start_teach(
-        replace(
-            job, run=run, backbone=None, weights=None, mean=None, std=None, size=None, preset=None, config=None,
-            resume=True, force=False, flags={**flags, "epochs": epochs, "min_steps": 0, **settings},
-            data=fold.bench.dataset.root,
-        )
-    )  # fmt: skip
+    flags |= {"epochs": epochs, "min_steps": 0, **settings}
+    document = start_teach(replace(job.within(run, fold.bench.dataset.root), flags=flags))
     metric, cost = document.metrics[delta.TEACHER], document.graph.cost
     return Row(
         name=name,

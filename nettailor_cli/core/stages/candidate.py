@@ -17,7 +17,7 @@ from nettailor_cli.core.errors import FileError, Interrupted
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.search.probe import Probe
 from nettailor_cli.core.search.ranking import scores
-from nettailor_cli.core.settings import FINETUNE, Settings
+from nettailor_cli.core.settings import FINETUNE, Settings, flag_of
 from nettailor_cli.core.stages.carry_out import Part, lasting_settings
 from nettailor_cli.core.stages.finetune import finetune
 from nettailor_cli.core.stages.job import Job
@@ -90,42 +90,49 @@ class Fold:
             "teacher": self.teacher_digest,
         }  # fmt: skip
         if output.exists():
-            document, tensors = delta.read(output)
-            metric = document.metrics[delta.MODEL]
-            if "given_up_after_epochs" in metric and metric["accuracy"] >= part.floor:  # less is asked for by now
-                self.job.processes.alone(output.unlink)
-                return self.trained(graph, before, part, epochs, pruned)
-            if document.settings.get("prune") != pruned or self._differs(document, epochs):
-                raise FileError(
-                    f"{output} is another student's, or of a search with other settings", "start again: --force"
-                )
-            # left over when a kill came between the file and the end of its checkpoint
-            leftover = self.job.run.checkpoint(FINETUNE, output)
-            self.job.processes.alone(lambda: leftover.unlink(missing_ok=True))
-            return document, tensors
-        else:
-            document = before[0][0]
-            sources = [(earlier.graph, tensors) for earlier, tensors in before]
-            gone = {path.name for path in document.graph.paths} != {path.name for path in graph.paths}
-            student = self.probe.student(graph, sources, anew=gone)
-            start = replace(
-                document,
-                stage=delta.PRUNED,
-                graph=student.attended_graph(),
-                settings={**document.settings, "prune": pruned},
-                metrics={name: metric for name, metric in document.metrics.items() if name != delta.MODEL},
-            )
-            settings = replace(self.settings, epochs=epochs)
-            job = replace(self.job, resume=True)
-            memory = self.memory if part.alike else None
-            finetune(
-                job, start, student, self.teacher, self.teacher_digest, settings, self.bench, output, part, memory,
-                settle=lambda: None if part.alike else self.probe.settle(student),
-            )  # fmt: skip
+            known = delta.read(output)
+            self._refuse_another(output, known[0], pruned, epochs)
+            if part.floor >= known[0].metrics[delta.MODEL].get("given_up_below", 0.0):
+                # left over when a kill came between the file and the end of its checkpoint
+                leftover = self.job.run.checkpoint(FINETUNE, output)
+                self.job.processes.alone(lambda: leftover.unlink(missing_ok=True))
+                return known
+            self.job.processes.alone(output.unlink)  # given up when more was asked for
+        document = before[0][0]
+        sources = [(earlier.graph, tensors) for earlier, tensors in before]
+        gone = {path.name for path in document.graph.paths} != {path.name for path in graph.paths}
+        student = self.probe.student(graph, sources, anew=gone)
+        start = replace(
+            document,
+            stage=delta.PRUNED,
+            graph=student.attended_graph(),
+            settings={**document.settings, "prune": pruned},
+            metrics={name: metric for name, metric in document.metrics.items() if name != delta.MODEL},
+        )
+        settings = replace(self.settings, epochs=epochs)
+        job = replace(self.job, resume=True)
+        memory = self.memory if part.alike else None
+        finetune(
+            job, start, student, self.teacher, self.teacher_digest, settings, self.bench, output, part, memory,
+            settle=lambda: None if part.alike else self.probe.settle(student),
+        )  # fmt: skip
         return delta.read(output)
 
-    def _differs(self, document: ModelDocument, epochs: int) -> bool:
-        """Whether `document` was retrained with other settings than these, the machine aside."""
-        wanted = lasting_settings(replace(self.settings, epochs=epochs), self.bench, FINETUNE)
-        known = document.settings.get(FINETUNE, {})
-        return any(known.get(name) != value for name, value in wanted.items() if name not in ("device", "precision"))
+    def _refuse_another(self, file: Path, document: ModelDocument, pruned: dict[str, object], epochs: int) -> None:
+        """Raises FileError unless `file` was made of this student and teacher, `pruned` and retrained just so.
+
+        The machine may be another.
+        """
+        made = document.settings.get("prune", {})
+        if any(made.get(name) != pruned[name] for name in ("student", "teacher")):
+            raise FileError(f"{file} is another student's", "start again: --force")
+        wanted = {**lasting_settings(replace(self.settings, epochs=epochs), self.bench, FINETUNE), **pruned}
+        known = {**document.settings.get(FINETUNE, {}), **made}
+        names = wanted.keys() - {"device", "precision"}
+        # the share of an epoch follows from how many there are in all
+        different = sorted({name.replace("share", "epochs") for name in names if known.get(name) != wanted[name]})
+        if different:
+            raise FileError(
+                f"{file} was made with another {' and '.join(map(flag_of, different))}",
+                "give the same as before, or start again: --force",
+            )

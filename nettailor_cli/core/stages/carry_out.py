@@ -119,7 +119,7 @@ def carry_out(
         if called:
             job.progress.note(f"{called}: val accuracy {score.accuracy:.1f} %")
         if loop.given_up:
-            metrics["given_up_after_epochs"] = loop.position.epoch
+            metrics |= {"given_up_after_epochs": loop.position.epoch, "given_up_below": part.floor}
     document, tensors = finish(metrics)
     environment = {**document.environment, stage: environment_of(bench.machine, job.processes)}
     document = replace(document, environment=environment)

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.pruning import drop_weak_proxies, is_whole, remove_blocks
-from nettailor_cli.core.search.asked import SWEEP
+from nettailor_cli.core.search.asked import SWEEP, Plan
 from nettailor_cli.core.search.choice import BASELINE, ROUNDING, Choice, Row, Wanted, choose, most_accurate
 from nettailor_cli.core.search.probing import next_probe
 from nettailor_cli.core.search.ranking import weakest, without
 from nettailor_cli.core.stages.candidate import Delta, Fold
-from nettailor_cli.core.stages.trials import Plan, Trials, accuracy_of
+from nettailor_cli.core.stages.trials import Trials, accuracy_of
 
 LOST = 40.0
 """Points, beside chance, below what is wanted at which shrinking ends: no training brings that back."""
@@ -217,7 +217,7 @@ class Search:
 
     def _with_fewer_proxies(self, chains: dict[int, list[Delta]], k: int) -> None:
         """One more candidate at the edge: the same blocks, a higher threshold for the proxies."""
-        threshold = min(1.0, LEANER_PROXIES * self.plan.threshold)
+        threshold = min(1.0, LEANER_PROXIES * self.plan.proxy_threshold)
 
         def leaner(fold: Fold) -> tuple[Graph, list[Delta]]:
             graph, before = self._state(chains, fold, k)
@@ -234,7 +234,7 @@ class Search:
         return self._without_weak(graph) if is_whole(graph, self.prefix) else graph
 
     def _without_weak(self, graph: Graph) -> Graph:
-        return drop_weak_proxies(graph, self.plan.threshold, self.prefix)
+        return drop_weak_proxies(graph, self.plan.proxy_threshold, self.prefix)
 
     def _with(self, fold: Fold, blocks: set[int]) -> Graph | None:
         """The fold's student with just these blocks; None when it can't have all of them and be connected."""

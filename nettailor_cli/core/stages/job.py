@@ -85,6 +85,19 @@ class Job:
         self.check_lock()
         return self.stop()
 
+    def within(self, run: RunDirectory, data: Path) -> Job:
+        """The job of a run that is a part of this one: its backbone and arithmetic, on the pictures in `data`.
+
+        It goes on where it was stopped. What it shares is noted in `run`.
+        """
+        earlier = self.run.read()
+        shared = {name: earlier[name] for name in ("run", "machine")}  # the backbone by content, and the arithmetic
+        self.processes.alone(lambda: run.record(shared))
+        return replace(
+            self, run=run, data=data, backbone=None, weights=None, mean=None, std=None, size=None, preset=None,
+            config=None, resume=True, force=False,
+        )  # fmt: skip
+
     def data_folder(self) -> Path:
         """The folder that was named, or the run's own; a set of torchvision's is downloaded if it has to be.
 

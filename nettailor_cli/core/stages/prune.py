@@ -10,11 +10,10 @@ from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import FileError
 from nettailor_cli.core.lock import locked
 from nettailor_cli.core.progress import SILENT, Progress
-from nettailor_cli.core.pruning import Pruned, prune, prune_to
+from nettailor_cli.core.pruning import PROXY_THRESHOLD, Pruned, prune, prune_to
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.task_tensors import tensors_for
 
-PROXY_THRESHOLD = 0.05
 MACS_SHARE = 0.6
 """Without a number of blocks to remove, MACs come down to this share of the backbone's."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from nettailor_cli.core.files import check_place, sha256_of
 from nettailor_cli.core.models import load_teacher
 from nettailor_cli.core.presets import resolve
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
-from nettailor_cli.core.search.asked import GRADUAL, Asked, remembered
+from nettailor_cli.core.search.asked import Asked, remembered
 from nettailor_cli.core.search.choice import Choice, Row, Wanted
 from nettailor_cli.core.search.probe import Probe, some
 from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, fields_of, flag_of, lengthened, to_document
@@ -28,14 +30,14 @@ from nettailor_cli.core.stages.candidate import Fold
 from nettailor_cli.core.stages.fit import Search
 from nettailor_cli.core.stages.job import Job, settle_machine
 from nettailor_cli.core.stages.start import bench_for, refuse_to_price, start_tailor, start_teach, teacher_settings
-from nettailor_cli.core.stages.trials import UNPRUNED, Plan
+from nettailor_cli.core.stages.trials import UNPRUNED, accuracy_together
 from nettailor_cli.core.stages.workbench import find_pictures
 
 FOLDS = 3
 """Of cross-validation, where the tolerance is less than two pictures of val."""
 
-_PASSING = ("device", "precision", "workers", "cache_limit", "memory_limit", "seed")
-"""Settings that may differ from the student's, or (the seed) are told by the split."""
+_PASSING = ("device", "precision", "workers", "cache_limit", "memory_limit", "seed", "hint_weights")
+"""Settings that may differ from the student's, or (the seed) are told by the split; retraining has its own hint."""
 
 
 @dataclass(frozen=True)
@@ -73,27 +75,47 @@ def _fit(job: Job, asked: Asked, *, baselines: bool, latency_table: Path | None)
     dataset = _check(job, asked)
     if job.force:
         job.processes.alone(lambda: _forget(job.run))
-    job.processes.alone(lambda: job.run.record({"fit": asked.to_toml()}))
-    first = _fold(job, dataset, latency_table)
-    _check_costs(first, asked)
-    numbers = _folds_beside(first, asked)
-    table = latency_table or (job.run.latencies if job.run.latencies.exists() else None)
-    folds = [first, *(_another(first, number, table) for number in numbers)]
-    plan = Plan(asked.search or GRADUAL, asked.ranking or "loss", _given(asked.proxy_threshold, 0.05))
-    search = Search(folds, plan, _wanted(folds, asked))
-    choice, rows = search.go()
+    with _as_it_was_if_refused(job):
+        job.processes.alone(lambda: job.run.record({"fit": asked.to_toml()}))
+        first = _fold(job, dataset, latency_table)
+        _check_costs(first, asked)
+        numbers = _folds_beside(first, asked)
+        table = latency_table or (job.run.latencies if job.run.latencies.exists() else None)
+        folds = [first, *(_another(first, number, table) for number in numbers)]
+        for fold in folds:
+            fold.memory.limit //= len(folds)
+        search = Search(folds, asked.plan, _wanted(folds, asked))
+        choice, rows = search.go()
     chosen, tensors = delta.read(first.file(choice.row.name))
-    told = {"tolerance": asked.accuracy_matters, "folds": len(folds), **vars(plan), "met": choice.met}
+    told = {"tolerance": asked.accuracy_matters, "folds": len(folds), **vars(asked.plan), "met": choice.met}
     chosen = replace(chosen, settings={**chosen.settings, "fit": told})
     job.check_lock()
     job.processes.alone(lambda: delta.write(job.run.model, chosen, tensors))
     rows.append(search.trials.unpruned())
     if baselines:
-        rows += [search.random(len(choice.row.blocks)), *fine_tuned(first, choice.row)]
+        rows.append(search.random(len(choice.row.blocks)))
+    for fold in folds:
+        fold.memory.forget()
+    if baselines:
+        rows += fine_tuned(first, choice.row)
+    search.trials.record(rows)
     fitted = Fitted(chosen, choice, rows, _accuracy(folds, delta.TEACHER), len(folds))
     if job.processes.is_main:
         write_pictures(job.run.path, chosen, _drawn(fitted), job.progress, tolerance=asked.accuracy_matters)
     return fitted
+
+
+@contextlib.contextmanager
+def _as_it_was_if_refused(job: Job) -> Iterator[None]:
+    """What was typed and does not go with the candidates that are there is not remembered for the next --resume."""
+    before = job.run.read() if job.resume else {}
+    tables = {name: before[name] for name in ("fit", FINETUNE) if name in before}
+    try:
+        yield
+    except (UsageError, FileError):
+        if "fit" in tables and job.processes.is_main:
+            job.run.record(tables)
+        raise
 
 
 # before anything is written
@@ -191,6 +213,8 @@ def _fold(job: Job, dataset: Dataset, latency_table: Path | None) -> Fold:
     machine = settle_machine(job, settings)
     teacher, _ = load_teacher(teacher_file, document.backbone, document.preprocessing, document.classes)
     bench = bench_for(job, dataset, settings, document.preprocessing, machine)
+    if bench.validation is None:
+        raise DataError(f"no val picture of {dataset.root} can be read", "repair some, or remove the val folder")
     with job.processes.main_first():
         home, progress = job.home, job.progress
         backbone = find_by_fingerprint(document.fingerprint, name=document.backbone, home=home, progress=progress)
@@ -237,14 +261,7 @@ def _folds_beside(first: Fold, asked: Asked) -> list[int]:
 def _another(first: Fold, number: int, latency_table: Path | None) -> Fold:
     """The same with another part of the pictures as val, in RUN/folds/`number`, taught and tailored as the first."""
     job, document = first.job, first.student[0]
-    run = RunDirectory(job.run.path / "folds" / str(number))
-    earlier = job.run.read()
-    known = {name: earlier[name] for name in ("run", "machine")}  # the backbone by content, and the arithmetic
-    job.processes.alone(lambda: run.record(known))
-    plain = replace(
-        job, run=run, backbone=None, weights=None, mean=None, std=None, size=None, preset=None, config=None,
-        data=first.bench.dataset.root, resume=True, force=False,
-    )  # fmt: skip
+    plain = job.within(RunDirectory(job.run.path / "folds" / str(number)), first.bench.dataset.root)
     recorded = {stage: {**_settings_in(document, stage), "fold": number} for stage in (TEACH, TAILOR)}
     start_teach(replace(plain, flags=recorded[TEACH]))
     start_tailor(replace(plain, flags=recorded[TAILOR]), latency_table=latency_table)
@@ -275,8 +292,7 @@ def _accuracy(folds: list[Fold], whose: str) -> float:
     metrics = [fold.student[0].metrics.get(whose) for fold in folds]
     if not all(metrics):
         raise FileError(f"{folds[0].job.run.student} does not say how good its {whose} is", "--force starts again")
-    known = [metric for metric in metrics if metric]
-    return sum(m["accuracy"] * m["images"] for m in known) / sum(m["images"] for m in known)
+    return accuracy_together([metric for metric in metrics if metric])
 
 
 def _wanted(folds: list[Fold], asked: Asked) -> Wanted:
@@ -297,10 +313,6 @@ def _wanted(folds: list[Fold], asked: Asked) -> Wanted:
         return Wanted(None, **limits)
     teacher, student = (_accuracy(folds, whose) for whose in (delta.TEACHER, delta.STUDENT))
     return Wanted(teacher - tolerance, tolerance=tolerance, student=student, **limits)
-
-
-def _given(value: float | None, default: float) -> float:
-    return default if value is None else value
 
 
 def _drawn(fitted: Fitted) -> list[candidates.Row]:

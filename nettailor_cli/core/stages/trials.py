@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from nettailor_cli.core import delta
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.files import write_text
 from nettailor_cli.core.graph import Graph
-from nettailor_cli.core.search.asked import GRADUAL
+from nettailor_cli.core.search.asked import GRADUAL, Plan
 from nettailor_cli.core.search.choice import BASELINE, CANDIDATE, ROUNDING, Row, Wanted, standard_error
 from nettailor_cli.core.settings import TAILOR, TEACH
 from nettailor_cli.core.stages.candidate import Delta, Fold
@@ -32,19 +33,6 @@ HOPELESS = 8.0
 
 UNPRUNED = "unpruned"
 """The name of the student's row."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to search.
-
-    search: GRADUAL, or SWEEP, the published way: for every number of blocks those with the lowest scores go at once
-    and a full training follows. ranking: see search.ranking. threshold: proxies with a smaller alpha go.
-    """
-
-    search: str = GRADUAL
-    ranking: str = "loss"
-    threshold: float = 0.05
 
 
 @dataclass
@@ -82,7 +70,7 @@ class Trials:
         """The network with `graph`, made of `before`, after a short training."""
         epochs = math.ceil(self.length)
         part = Part(name, share=self.length / epochs)
-        made = fold.trained(graph, before, part, epochs, self._pruned(k, self.plan.threshold))
+        made = fold.trained(graph, before, part, epochs, self._pruned(k, self.plan.proxy_threshold))
         self.whole.setdefault(id(fold), accuracy_of(made[0]))  # the first short training takes no block out
         return made
 
@@ -102,7 +90,7 @@ class Trials:
         has the rest.
         """
         epochs = max(1, round(self.epochs - short))
-        pruned = self._pruned(k, self.plan.threshold if threshold is None else threshold)
+        pruned = self._pruned(k, self.plan.proxy_threshold if threshold is None else threshold)
         documents: list[ModelDocument] = []
         for fold in self.folds:
             # the whole student is what is left when all else fails
@@ -113,7 +101,7 @@ class Trials:
                 break
         done = documents[-1].metrics[delta.MODEL].get("given_up_after_epochs", epochs)
         self.rows[name] = self.row(name, documents, self._epochs_before() + short + done, kind=kind)
-        self._record()
+        self.record([*self.rows.values()])
         return self.rows[name]
 
     def _is_out_of_reach(self, documents: Sequence[ModelDocument]) -> bool:
@@ -143,7 +131,8 @@ class Trials:
     def row(self, name: str, documents: Sequence[ModelDocument], epochs: float, *, kind: str = CANDIDATE) -> Row:
         """The figures of all folds together; the costs are the first one's."""
         metrics = [document.metrics[delta.MODEL] for document in documents]
-        graph, file = documents[0].graph, self.main.file(name)
+        graph = documents[0].graph
+        file = self.main.job.run.student if name == UNPRUNED else self.main.file(name)
         costs = self.costs(graph)
         return replace(
             costs,
@@ -151,9 +140,7 @@ class Trials:
             kind=kind,
             accuracy=self.mean(documents),
             images=sum(metric["images"] for metric in metrics),
-            bytes=file.stat().st_size + 4 * documents[0].graph.universal_cost.parameters
-            if file.exists()
-            else costs.bytes,
+            bytes=file.stat().st_size + 4 * graph.universal_cost.parameters if file.exists() else costs.bytes,
             epochs=epochs,
             given_up=any(map(_given_up, documents)) or len(documents) < len(self.folds),
         )
@@ -168,23 +155,27 @@ class Trials:
     @staticmethod
     def mean(documents: Sequence[ModelDocument]) -> float:
         """Accuracy over all pictures of all folds, percent."""
-        images = [document.metrics[delta.MODEL]["images"] for document in documents]
-        return sum(accuracy_of(d) * n for d, n in zip(documents, images, strict=True)) / sum(images)
+        return accuracy_together([document.metrics[delta.MODEL] for document in documents])
 
     def _epochs_before(self) -> float:
         """Of teaching and tailoring."""
         settings = self.main.student[0].settings
         return float(sum(settings.get(stage, {}).get("epochs", 0) for stage in (TEACH, TAILOR)))
 
-    def _record(self) -> None:
-        rows = [row.to_json() for row in self.rows.values()]
-        document = {"wanted": vars(self.wanted), "plan": vars(self.plan), "rows": rows}
+    def record(self, rows: Sequence[Row]) -> None:
+        """What was wanted, and `rows`, in RUN/fit.json."""
+        document = {"wanted": vars(self.wanted), "plan": vars(self.plan), "rows": [row.to_json() for row in rows]}
         file, text = self.main.job.run.path / "fit.json", json.dumps(document, indent=1) + "\n"
         self.main.job.processes.alone(lambda: write_text(file, text))
 
 
 def _given_up(document: ModelDocument) -> bool:
     return "given_up_after_epochs" in document.metrics[delta.MODEL]
+
+
+def accuracy_together(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """Over all the pictures that these were measured on, percent."""
+    return float(sum(m["accuracy"] * m["images"] for m in metrics) / sum(m["images"] for m in metrics))
 
 
 def accuracy_of(document: ModelDocument) -> float:

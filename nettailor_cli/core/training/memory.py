@@ -32,3 +32,8 @@ class Memory:
             self.held[place] = computed
             self.size += size
         return computed
+
+    def forget(self) -> None:
+        """Give all of it back."""
+        self.held.clear()
+        self.size = 0

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 
 import pytest
 import tomli_w
 
 from nettailor_cli.core.errors import UsageError
-from nettailor_cli.core.search.asked import Asked, remembered
+from nettailor_cli.core.search.asked import Asked, Plan, remembered
 
 
 def kept(asked: Asked) -> dict[str, object]:
@@ -16,13 +17,18 @@ def kept(asked: Asked) -> dict[str, object]:
 
 def test_what_is_not_typed_is_remembered() -> None:
     first = Asked(tolerance=2.0, max_macs="40%", ranking="alpha", preset="quick", flags={"skips": "dense", "seed": 3})
-    assert remembered(Asked(), kept(first)) == first
+    assert remembered(Asked(), kept(first)) == replace(first, **vars(first.plan))
+
+
+def test_the_plan_is_what_was_typed_of_it_and_the_defaults_for_the_rest() -> None:
+    assert Asked().plan == Plan("gradual", "loss", 0.05)
+    assert Asked(search="sweep", proxy_threshold=0.0).plan == Plan("sweep", "loss", 0.0)
 
 
 def test_what_is_typed_wins_where_candidates_do_not_depend_on_it() -> None:
     first = Asked(tolerance=2.0, max_macs="40%", flags={"seed": 3})
     again = remembered(Asked(tolerance=1.0, flags={"workers": 1}), kept(first))
-    assert again == Asked(tolerance=1.0, max_macs="40%", flags={"seed": 3, "workers": 1})
+    assert again == replace(Asked(tolerance=1.0, max_macs="40%", flags={"seed": 3, "workers": 1}), **vars(Plan()))
 
 
 @pytest.mark.parametrize(
@@ -30,6 +36,8 @@ def test_what_is_typed_wins_where_candidates_do_not_depend_on_it() -> None:
     [
         (Asked(ranking="alpha"), Asked(ranking="loss")),
         (Asked(search="sweep"), Asked(search="gradual")),
+        (Asked(), Asked(search="sweep")),
+        (Asked(), Asked(ranking="alpha")),
         (Asked(folds=3), Asked(folds=2)),
         (Asked(proxy_threshold=0.1), Asked(proxy_threshold=0.2)),
     ],

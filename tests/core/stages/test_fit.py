@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from nettailor_cli.core.search.asked import Plan
 from nettailor_cli.core.search.choice import CANDIDATE, Row, Wanted
 from nettailor_cli.core.stages.fit import Search
-from nettailor_cli.core.stages.trials import Plan, Trials
+from nettailor_cli.core.stages.trials import Trials
 
 
 class ToyTrials(Trials):

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from nettailor_cli.core.search.asked import Plan
 from nettailor_cli.core.search.choice import Wanted
-from nettailor_cli.core.stages.trials import Plan, Trials
+from nettailor_cli.core.stages.trials import Trials
 
 IMAGES = (7, 5, 8)
 

@@ -28,6 +28,15 @@ def test_beyond_its_limit_it_computes_every_time() -> None:
     assert compute.calls == 4 and len(memory.held) == 2 and memory.size == 32
 
 
+def test_what_is_forgotten_makes_room() -> None:
+    memory, compute = Memory(limit=16), Counted()
+    memory.recall((0, 0), compute)
+    memory.forget()
+    memory.recall((0, 1), compute)
+    memory.recall((0, 1), compute)
+    assert compute.calls == 2 and memory.size == 16
+
+
 def test_a_batch_without_a_place_is_not_remembered() -> None:
     memory, compute = Memory(), Counted()
     memory.recall((), compute)
