@@ -5,7 +5,7 @@
 RUN has a teacher.safetensors; that is the network that is pruned (group magnitude, one ratio for all layers, one shot)
 to the share --macs of its multiply-adds, and trained for --epochs more with the settings of `nettailor teach`: choose
 them so that both have the same total. Prints one JSON document: MACs, parameters, accuracy on val and on test.
-Needs torch-pruning.
+Needs Torch-Pruning: pip install '.[benchmarks]'.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "checkpoint", {}, False, Silent(), lambda record: None, lambda: None)
         batches = bench.training(settings, stage_seed("channels", settings.seed))
-        Training(trainee, batches, bench.validation, settings, machine, run, "channels").go()
+        Training(trainee, batches, None, settings, machine, run, "channels").go()  # measured once, at its end
     exact = replace(machine, bf16=False)
     result = {"macs_share": macs(network.cpu(), torch.zeros(1, 3, size, size)) / document.graph.backbone.macs}
     result["parameters_share"] = parameters(network) / document.graph.backbone.parameters

@@ -1,0 +1,59 @@
+"""examples/results/channels.py: what the rival is asked for, and what is made of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "examples" / "results"
+
+
+@pytest.fixture(scope="module")
+def channels() -> Any:
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import channels
+    finally:
+        sys.path.remove(str(FOLDER))
+    return channels
+
+
+def test_the_rival_has_the_same_macs_and_epochs_and_is_measured_once(
+    channels: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, nine_sets = tmp_path / "out", tmp_path / "nine_sets.csv"
+    (out / "gtsrb-1" / "baselines" / "reference-57").mkdir(parents=True)
+    rows = [
+        {"set": name, "seed": 1, "arch": "resnet18", "size": 64, "precision": "fp32", "macs": 40.0, "model": 90.0}
+        for name in ("gtsrb", "elsewhere")
+    ]
+    with nine_sets.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    asked: list[list[str]] = []
+
+    def run(command: list[Any], **_: Any) -> SimpleNamespace:
+        asked.append([str(word) for word in command])
+        found = {"macs_share": 0.39, "parameters_share": 0.3, "val": 80.0, "test": 88.5}
+        return SimpleNamespace(stdout=json.dumps(found))
+
+    monkeypatch.setattr(channels.subprocess, "run", run)
+    monkeypatch.setattr(channels, "nettailor", lambda *words: {"settings": {"teach": {"epochs": 19}}})
+    words = ["--data", tmp_path, "--out", out, "--nine-sets", nine_sets, "--results", tmp_path / "channels.csv"]
+    monkeypatch.setattr(sys, "argv", ["channels.py", *map(str, words)])
+    for _ in range(2):
+        channels.main()
+    (command,) = asked
+    given = dict(zip(command[2::2], command[3::2], strict=True))
+    assert float(given["--macs"]) == 0.4 and int(given["--epochs"]) == 57 - 19
+    assert (given["--run"], given["--data"]) == (str(out / "gtsrb-1"), str(tmp_path / "gtsrb"))
+    lines = capsys.readouterr().out.splitlines()
+    assert "| gtsrb | 90.0 | 88.5 | +1.5 | 39 % | 30 % |" in lines
+    assert lines[-1] == "mean difference +1.50, 1 rows"
