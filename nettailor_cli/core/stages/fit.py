@@ -138,6 +138,8 @@ class Search:
             else:
                 lowered = True
                 self._tell_of_lowering()
+                # with several folds a candidate ends where the aim is out of reach: by now it may not be
+                known = {k: row for k, row in known.items() if not row.given_up}
             if lowered:
                 self.aim = self.wanted.within_reach(most_accurate(known.values()))
                 self.trials.may_be(self.aim)

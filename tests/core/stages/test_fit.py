@@ -15,14 +15,20 @@ from nettailor_cli.core.stages.trials import Trials
 
 
 class ToyTrials(Trials):
-    """`accuracies` and MACs by the number of removed blocks; 100 MACs less with each. Nothing is trained."""
+    """`accuracies` and MACs by the number of removed blocks; 100 MACs less with each. Nothing is trained.
+
+    cut_short: as if there were folds, which end a candidate that is of no use.
+    """
+
+    cut_short = False
 
     def __init__(self, accuracies: list[float], wanted: Wanted) -> None:
         self.accuracies, self.rows, self.length, self.least = accuracies, {}, 0.0, wanted.accuracy
         self.folds = [None]  # type: ignore[list-item]
 
     def full(self, name: str, made: Any, k: int, short: float, **_: Any) -> Row:
-        self.rows[name] = replace(self.costs(k), name=name, accuracy=self.accuracies[k])
+        accuracy, ends = self.accuracies[k], self.cut_short and k > 0 and self.accuracies[k] < self.least
+        self.rows[name] = replace(self.costs(k), name=name, accuracy=accuracy, given_up=ends)
         return self.rows[name]
 
     @staticmethod
@@ -68,6 +74,14 @@ def test_once_a_candidate_comes_up_to_it_after_all_the_aim_is_what_it_was() -> N
     choice, rows = Toy(hump, Wanted(91.5, tolerance=0.5), screened=[60.0 - 5 * k for k in range(8)]).go()
     assert {"k00", "k01", "k05", "k06"} < {row.name for row in rows} and "k07" not in {row.name for row in rows}
     assert (choice.row.name, choice.met) == ("k05", True)
+
+
+def test_what_was_cut_short_for_an_aim_that_nothing_comes_up_to_is_trained_for_the_lower_one() -> None:
+    screened = [60.0 - 5 * k for k in range(8)]
+    search = Toy([89.0, 88.9, 88.8, 88.7, 88.6, 80.0, 79.0, 78.0], Wanted(91.5, tolerance=0.5), screened)
+    search.trials.cut_short = True
+    choice, _ = search.go()
+    assert (choice.row.name, choice.met) == ("k04", False)
 
 
 def test_a_student_that_no_candidate_comes_up_to_is_no_failure() -> None:
