@@ -41,12 +41,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         TEACH: {**_PUBLISHED, "epochs": 50, "batch_size": 64, "lr": 0.01},
         TAILOR: {
-            **_PUBLISHED, "epochs": 50, "batch_size": 32, "lr": 0.1, "logits_lr": 0.1, "bn_stats": "adapt",
-            "hint": "block-local", "exclusion": "published", "gamma1": 0.3, "gamma1_warmup": 0.0, "gamma2": 10.0,
+            **_PUBLISHED, "epochs": 50, "batch_size": 32, "lr": 0.1, "logits_lr": 0.1, "logits_clip": 0.0,
+            "bn_stats": "adapt", "hint": "block-local", "exclusion": "published", "gamma1": 0.3, "gamma1_warmup": 0.0,
+            "gamma2": 10.0,
         },
         FINETUNE: {
-            **_PUBLISHED, "epochs": 60, "batch_size": 32, "lr": 0.01, "logits_lr": 0.01, "hint": "block-local",
-            "gamma2": 10.0, "hint_weights": "equal",
+            **_PUBLISHED, "epochs": 60, "batch_size": 32, "lr": 0.01, "logits_lr": 0.01, "logits_clip": 0.0,
+            "hint": "block-local", "gamma2": 10.0, "hint_weights": "equal",
         },
     },
 }  # fmt: skip

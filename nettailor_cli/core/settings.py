@@ -286,6 +286,15 @@ class Settings:
     logits_lr: float = _setting(
         0.1, "learning rate of the attention logits at its peak", stages=STUDENT, low=0, high=100, panel="Objective"
     )
+    logits_clip: float = _setting(
+        1.0,
+        "gradients of the attention logits are shortened to this length: those of a large hint would throw alphas to 0 "
+        "and 1; 0 is any length",
+        stages=STUDENT,
+        low=0,
+        high=1e6,
+        panel="Objective",
+    )
     # the machine
     device: str = _setting("auto", "auto, cpu, cuda or mps", panel="Running")
     precision: str = _setting(

@@ -74,6 +74,7 @@ def test_the_paper_preset_has_the_published_settings() -> None:
         assert (settings.schedule, settings.step_epochs, settings.warmup) == ("step", 20, 0.0)
         assert (settings.augment, settings.flip, settings.jitter) == ("resized-crop", True, 0.0)
         assert settings.label_smoothing == 0
+    assert tailor.logits_clip == finetune.logits_clip == 0.0, "nothing of the kind is published"
     assert (tailor.gamma1, tailor.gamma1_warmup, tailor.gamma2) == (0.3, 0.0, 10.0)
     assert (tailor.skips, tailor.exclusion, tailor.bn_stats, tailor.hint) == (3, "published", "adapt", "block-local")
     assert (finetune.gamma2, finetune.hint) == (10.0, "block-local")

@@ -65,7 +65,7 @@ class TailorTrainee:
         weights = {name: p for name, p in named.items() if name not in {*logits, *affine}}
         groups = [
             Group(weights, self.settings.lr, self.settings.weight_decay),
-            Group(logits, self.settings.logits_lr, 0.0),
+            Group(logits, self.settings.logits_lr, 0.0, clip=self.settings.logits_clip),
         ]
         if affine:
             groups.append(Group(affine, AFFINE_LR * self.settings.lr, self.settings.weight_decay))

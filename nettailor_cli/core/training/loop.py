@@ -163,6 +163,9 @@ class Training:
             trouble = f"the loss is {figures['loss']} at epoch {self.position.epoch + 1}, step {step + 1}"
             # in all processes alike: they have added the same figures up
             raise self._failed(f"{trouble} ({what_is_broken(figures)})", self.processes.from_main(lambda: self.kept))
+        for group in self.groups:
+            if group.clip:
+                nn.utils.clip_grad_norm_(group.parameters.values(), group.clip)
         self.optimiser.step()
         return figures
 

@@ -12,11 +12,15 @@ from nettailor_cli.core.data import Batch
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that share a peak learning rate and a weight decay."""
+    """Parameters that share a peak learning rate and a weight decay.
+
+    clip: a longer gradient of all of them together is shortened to this norm; 0: none is.
+    """
 
     parameters: dict[str, nn.Parameter]
     lr: float
     weight_decay: float
+    clip: float = 0.0
 
 
 class Trainee(Protocol):

@@ -32,10 +32,13 @@ def batch() -> Batch:
     return Batch(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 2]))
 
 
-def test_logits_have_their_own_learning_rate_and_no_decay_and_the_backbone_is_in_no_group(student: Student) -> None:
-    weights, logits = TailorTrainee(student, None, None, Settings(lr=0.5, logits_lr=0.25, weight_decay=0.125)).groups()
-    assert (weights.lr, weights.weight_decay) == (0.5, 0.125)
-    assert (logits.lr, logits.weight_decay) == (0.25, 0.0)
+def test_logits_have_their_own_learning_rate_and_clip_and_no_decay_and_the_backbone_is_in_no_group(
+    student: Student,
+) -> None:
+    settings = Settings(lr=0.5, logits_lr=0.25, logits_clip=3.0, weight_decay=0.125)
+    weights, logits = TailorTrainee(student, None, None, settings).groups()
+    assert (weights.lr, weights.weight_decay, weights.clip) == (0.5, 0.125, 0.0)
+    assert (logits.lr, logits.weight_decay, logits.clip) == (0.25, 0.0, 3.0)
     assert list(logits.parameters) == ["attention.logits"]
     assert {name.split(".")[0] for name in weights.parameters} == {"proxies", "head"}
     trained = {id(p) for group in (weights, logits) for p in group.parameters.values()}

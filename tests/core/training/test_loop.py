@@ -38,12 +38,13 @@ class Counter:
     loss_factor: Callable[[int], float] = lambda step: 1.0
     steps: int = 0
     broken_gradient: int = 0  # the step whose gradient is NaN, while its loss is finite
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
         self.module.weight = nn.Parameter(torch.zeros(()))
 
     def groups(self) -> list[Group]:
-        return [Group({"weight": self.module.weight}, 1.0, 0.0)]
+        return [Group({"weight": self.module.weight}, 1.0, 0.0, self.clip)]
 
     def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
         self.steps += 1
@@ -113,6 +114,14 @@ def test_without_patience_every_epoch_is_done_and_the_last_state_stays(tmp_path,
     trainee = Counter()
     assert len(go(tmp_path, trainee, plain())) == 6
     assert trainee.module.weight.item() == pytest.approx(24)  # 6 epochs of 4 steps at learning rate 1
+
+
+@pytest.mark.parametrize(("clip", "moved"), [(0.0, 300), (3.0, 69), (100.0, 300)])
+def test_a_gradient_longer_than_its_groups_clip_is_shortened_to_it(tmp_path, clip: float, moved: float) -> None:
+    """24 steps with gradients of 1, 2, ..., 24."""
+    trainee = Counter(loss_factor=float, clip=clip)
+    go(tmp_path, trainee, plain())
+    assert trainee.module.weight.item() == pytest.approx(moved, rel=1e-4)
 
 
 @pytest.mark.parametrize("patience, epochs_done", [(1, 3), (2, 4), (4, 6)])
