@@ -26,12 +26,12 @@ ALIKE = ("set", "seed", "arch", "size", "precision")
 """Columns that tell a row from others, in both files."""
 
 
-def pruned(run: Path, data: Path, row: dict[str, Any]) -> dict[str, Any]:
+def pruned(run: Path, data: Path, row: dict[str, Any], epochs: int) -> dict[str, Any]:
     """What the rival's script says for the row of `run`; kept beside it."""
-    kept = run.with_name(f"{run.name}-channels.json")
+    kept = run.with_name(f"{run.name}-channels-{row['macs']:.1f}-{epochs}.json")
     if not kept.exists():
         words = [
-            "--run", run, "--data", data, "--macs", row["macs"] / 100, "--epochs", epochs_left(run),
+            "--run", run, "--data", data, "--macs", row["macs"] / 100, "--epochs", epochs,
             "--precision", row["precision"],
         ]  # fmt: skip
         printed = subprocess.run(
@@ -41,16 +41,25 @@ def pruned(run: Path, data: Path, row: dict[str, Any]) -> dict[str, Any]:
     return json.loads(kept.read_text())
 
 
+def is_of(run: Path, row: dict[str, Any]) -> bool:
+    """Whether `run` chose the network of the `row`, as far as its size tells."""
+    if not (run / "model.safetensors").exists():
+        return False
+    model = nettailor("inspect", run / "model.safetensors")
+    return abs(100 * model["totals"]["macs"] / model["backbone_totals"]["macs"] - row["macs"]) < 1e-6
+
+
 def epochs_left(run: Path) -> int:
-    """After those of the teacher, of what the run's reference was trained for."""
-    (reference,) = run.glob("baselines/reference-*")
-    teacher = nettailor("inspect", run / "teacher.safetensors")
-    return int(reference.name.split("-")[1]) - int(teacher["settings"]["teach"]["epochs"])
+    """After those of the teacher, of what the chosen network has behind it."""
+    model = nettailor("inspect", run / "model.safetensors")
+    rows = json.loads((run / "fit.json").read_text())["rows"]
+    chosen = next(row for row in rows if row["kind"] == "candidate" and row["macs"] == model["totals"]["macs"])
+    return round(chosen["epochs"]) - int(model["settings"]["teach"]["epochs"])
 
 
 def show(rows: list[dict[str, Any]]) -> None:
     """The table: means over the seeds ± standard deviation."""
-    columns = ["fit", "channels pruned", "difference", "MACs of both", "parameters of channels pruned"]
+    columns = ["fit", "channels pruned", "difference", "MACs of these", "parameters of these"]
     print("| set | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
     for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name]
@@ -58,7 +67,9 @@ def show(rows: list[dict[str, Any]]) -> None:
         differences = mean_and_spread([row["model"] - row["channels"] for row in own], "+")
         macs, parameters = (statistics.mean(row[key] for row in own) for key in ("macs", "parameters"))
         print(f"| {name} | {fit} | {channels} | {differences} | {macs:.0f} % | {parameters:.0f} % |")
-    print(f"mean difference {statistics.mean(row['model'] - row['channels'] for row in rows):+.2f}, {len(rows)} rows")
+    if rows:
+        mean = statistics.mean(row["model"] - row["channels"] for row in rows)
+        print(f"mean difference of {len(rows)} rows {mean:+.2f}")
 
 
 def main() -> None:
@@ -72,9 +83,10 @@ def main() -> None:
     for row in measured(arguments.nine_sets):
         own = {key: row[key] for key in ALIKE}
         run = arguments.out / f"{row['set']}-{row['seed']:.0f}"
-        wanted = (arguments.sets is None or row["set"] in arguments.sets) and run.exists()
-        if wanted and not any(own.items() <= known.items() for known in measured(arguments.results)):
-            found = pruned(run, arguments.data / row["set"], row)
+        wanted = arguments.sets is None or row["set"] in arguments.sets
+        known = any(own.items() <= known.items() for known in measured(arguments.results))
+        if wanted and not known and is_of(run, row):
+            found = pruned(run, arguments.data / row["set"], row, epochs_left(run))
             shares = {"macs": 100 * found["macs_share"], "parameters": 100 * found["parameters_share"]}
             keep(
                 {**own, **shares, "val": found["val"], "channels": found["test"], "model": row["model"]},

@@ -26,10 +26,14 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from nettailor_cli.core.presets import PRESETS
+from nettailor_cli.core.presets import resolve
+from nettailor_cli.core.settings import STAGES, to_document
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "results"))
 from tool import make, mean_and_spread, val_accuracy
+
+DEFAULTS = {stage: to_document(resolve(stage, flags={}), stage) for stage in STAGES}
+"""Of this version: a level is compared with no other's."""
 
 SETS: dict[str, list[str]] = {
     "dtd10": ["--size", "64"],
@@ -92,7 +96,7 @@ class Place:
         settings = level.settings if level else {}
         config = run / "level.toml"
         words = " ".join(map(str, (*self.words, self.precision)))
-        asked = f"# {words}\n# on top of {PRESETS['standard']}\n{tomli_w.dumps(settings)}"
+        asked = f"# {words}\n# on top of {DEFAULTS}\n{tomli_w.dumps(settings)}"
         if config.exists() and config.read_text() != asked:
             raise SystemExit(f"{config} was measured with other settings: remove {run}, or choose another --out")
         config.write_text(asked)

@@ -11,13 +11,13 @@ from rich.table import Table
 from nettailor_cli.cli import options, settings_options
 from nettailor_cli.core.errors import GateNotMet
 from nettailor_cli.core.search.asked import RANKINGS, SEARCHES, TOLERANCE, Asked, Plan
-from nettailor_cli.core.settings import SHARED, TAILOR
+from nettailor_cli.core.settings import FINETUNE, SHARED, TAILOR
 
 if TYPE_CHECKING:
     from nettailor_cli.core.stages.start_fit import Fitted
 
 
-@settings_options.with_settings(TAILOR, SHARED)
+@settings_options.with_settings(TAILOR, SHARED, last=FINETUNE)
 def fit(
     *,
     backbone: options.BackboneName = None,

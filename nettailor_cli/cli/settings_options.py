@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nettailor_cli.core.presets import PRESETS, default_of
-from nettailor_cli.core.settings import FIELDS, FINETUNE, SHARED, SIZES, TEACH, fields_of, flag_of
+from nettailor_cli.core.settings import FIELDS, SIZES, TEACH, fields_of, flag_of
 
 Preset = Annotated[
     str | None,
@@ -27,11 +27,11 @@ CacheLimit = Annotated[str, typer.Option("--cache-limit", metavar="SIZE", help=F
 
 
 def with_settings(
-    stage: str, names: Sequence[str] | None = None
+    stage: str, names: Sequence[str] | None = None, *, last: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Replace a command's parameter `settings` by one option per setting; what is typed comes as a dict.
 
-    The settings are those of `stage`, or only `names` of them.
+    The settings are those of `stage`, or only `names` of them. `last` is another stage that they are for.
     """
     names = fields_of(stage) if names is None else names
 
@@ -46,7 +46,7 @@ def with_settings(
         # --help shows headings in order of first appearance: what a training is about before how it is run
         first = [parameter for parameter in kept if not _panel(parameter)]
         rest = [parameter for parameter in kept if _panel(parameter)]
-        options = [_option(name, stage, several=names is SHARED) for name in names]
+        options = [_option(name, stage, last) for name in names]
         wrapped.__signature__ = own.replace(parameters=[*first, *options, *rest])  # type: ignore[attr-defined]
         wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
         return wrapped
@@ -61,7 +61,7 @@ def _panel(parameter: inspect.Parameter) -> str | None:
     )
 
 
-def _option(name: str, stage: str, *, several: bool) -> inspect.Parameter:
+def _option(name: str, stage: str, last: str | None) -> inspect.Parameter:
     field = FIELDS[name]
     kind, meta = str(field.type), field.metadata
     flag = flag_of(name)
@@ -85,7 +85,7 @@ def _option(name: str, stage: str, *, several: bool) -> inspect.Parameter:
             typer.Option(
                 names,
                 metavar=metavar,
-                help=f"{meta['help']}{_default(name, stage, several=several)}",
+                help=f"{meta['help']}{_default(name, stage, last)}",
                 rich_help_panel=None if name in _FIRST else meta["panel"],
                 show_default=False,
             ),
@@ -93,8 +93,8 @@ def _option(name: str, stage: str, *, several: bool) -> inspect.Parameter:
     )
 
 
-def _default(name: str, stage: str, *, several: bool) -> str:
-    """The default for --help, where it says something; of a command for `several` stages, the last one's as well."""
+def _default(name: str, stage: str, last: str | None) -> str:
+    """The default for --help, where it says something, and that of the stage `last` if it is another."""
     default = default_of(name, stage)
     if default is None:
         return ""
@@ -102,8 +102,8 @@ def _default(name: str, stage: str, *, several: bool) -> str:
     if name in SIZES:
         shown = f"{default / 1e9:g}GB"
     carried = "the run's, else " if FIELDS[name].metadata["carried"] and stage != TEACH else ""
-    last = default_of(name, FINETUNE)
-    retraining = f"; in retraining {last}" if several and name in fields_of(FINETUNE) and last != default else ""
+    differs = last is not None and name in fields_of(last) and default_of(name, last) != default
+    retraining = f"; in {last} {default_of(name, last)}" if last is not None and differs else ""
     return f" (default: {carried}{shown}{retraining})"
 
 

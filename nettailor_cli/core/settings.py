@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ ABSOLUTE, RELATIVE = "absolute", "relative"
 LOGITS = "logits"
 MEMORY_LIMIT = 4 * 10**9
 CACHE_LIMIT = 20 * 10**9
+ABSENT = {"logits_clip": 0.0}
+"""What files mean that were written before there was such a setting."""
 SIZES = ("cache_limit", "memory_limit")
 """Settings in bytes, which may be written with a unit."""
 
@@ -385,6 +388,11 @@ def _bytes_of(value: Any) -> Any:
 
 def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def completed(recorded: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """The settings of `stage` as a file has them, with those that it is too old to know."""
+    return {**{name: value for name, value in ABSENT.items() if name in fields_of(stage)}, **recorded}
 
 
 def to_document(settings: Settings, stage: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tests.cli.helpers import BASE, SIZE, Workshop, ok, refuses, untouched
 
 CONFIG = """
 batch_size = 8
-lr = 0.01
+lr = 0.001
 [teach]
 epochs = 1
 [tailor]
@@ -108,17 +108,17 @@ def test_resume_repeats_no_finished_candidate_and_ends_in_the_same_bytes(run: Pa
 def test_batch_norms_are_measured_anew_before_a_short_training_and_after_it(
     run: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled: list[Student] = []
-    settle = Probe.settle
+    measured: list[Student] = []
+    re_estimate = Probe.re_estimate
 
     def counted(probe: Probe, student: Student) -> None:
-        settled.append(student)
-        settle(probe, student)
+        measured.append(student)
+        re_estimate(probe, student)
 
-    monkeypatch.setattr(Probe, "settle", counted)
+    monkeypatch.setattr(Probe, "re_estimate", counted)
     ok("fit", "--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--folds", 1)
     short = [file for file in files(run) if file.startswith("shrink")]
-    twice = [student for student in {*settled} if settled.count(student) == 2]
+    twice = [student for student in {*measured} if measured.count(student) == 2]
     assert len(short) - 1 <= len(twice) <= len(short), "all but the first, which has all its paths"
 
 
@@ -164,6 +164,27 @@ def test_candidates_that_were_retrained_with_other_settings_are_not_taken(run: P
     refuses("fit", *options, "--resume", "--hint-weights", "equal", says=["another --hint-weights", "--force"])
     ok("fit", "--run", run, "--resume")  # what was refused is not what it goes on with
     assert tomllib.loads((run / "run.toml").read_text())["finetune"]["hint_weights"] == "logits"
+
+
+@pytest.mark.parametrize(("below", "again"), [(0.0, False), (50.0, True)])
+def test_what_was_given_up_is_trained_anew_only_where_less_is_asked_for(
+    run: Path, config: Path, below: float, again: bool
+) -> None:
+    """With a tolerance of 100 nothing is too little."""
+    options = ("--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--folds", 1)
+    ok("fit", *options)
+    whole = files(run)
+    file = max((run / "search").glob("k0?.safetensors"))
+    document, tensors = delta.read(file)
+    metrics = {**document.metrics["model"], "given_up_after_epochs": 1, "given_up_below": below}
+    file.unlink()
+    delta.write(file, replace(document, metrics={**document.metrics, "model": metrics}), tensors)
+    (run / "model.safetensors").unlink()
+    given_up = file.read_bytes()
+    refuses("fit", *options, "--resume", "--hint-weights", "equal", says=["another --hint-weights"])
+    assert file.read_bytes() == given_up
+    ok("fit", *options, "--resume")
+    assert file.read_bytes() == (whole[file.name] if again else given_up)
 
 
 def test_a_budget_that_can_be_met(run: Path, config: Path) -> None:
@@ -258,8 +279,8 @@ def test_a_val_folder_without_a_picture_that_can_be_read(shop: Workshop, tmp_pat
 
 def test_help_tells_the_hint_of_retraining_beside_that_of_tailoring() -> None:
     words = " ".join(ok("fit", "--help").out.replace("│", " ").split())
-    assert "(default: equal; in retraining logits)" in words
-    assert "in retraining" not in ok("tailor", "--help").out
+    assert "(default: equal; in finetune logits)" in words
+    assert "in finetune" not in ok("tailor", "--help").out
 
 
 def test_more_folds_than_there_are(run: Path) -> None:

@@ -8,7 +8,16 @@ import pytest
 
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.presets import resolve
-from nettailor_cli.core.settings import STAGES, TAILOR, TEACH, fields_of, lengthened, to_document
+from nettailor_cli.core.settings import (
+    FINETUNE,
+    STAGES,
+    TAILOR,
+    TEACH,
+    completed,
+    fields_of,
+    lengthened,
+    to_document,
+)
 from tests.core.configs import config
 
 
@@ -109,3 +118,9 @@ def test_a_size_in_bytes_is_written_with_its_unit(typed: object, number: int, na
 def test_what_is_no_size_is_refused(typed: str, name: str) -> None:
     with pytest.raises(UsageError, match="--" + name.replace("_", "-")):
         resolve("teach", flags={name: typed})
+
+
+def test_a_file_from_before_there_was_a_setting_means_what_was_done_then() -> None:
+    assert completed({"epochs": 3}, FINETUNE) == {"epochs": 3, "logits_clip": 0.0}
+    assert completed({"logits_clip": 1.0}, TAILOR) == {"logits_clip": 1.0}
+    assert completed({"epochs": 3}, TEACH) == {"epochs": 3}

@@ -28,10 +28,15 @@ def test_the_rival_has_the_same_macs_and_epochs_and_is_measured_once(
     channels: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, nine_sets = tmp_path / "out", tmp_path / "nine_sets.csv"
-    (out / "gtsrb-1" / "baselines" / "reference-57").mkdir(parents=True)
+    for name in ("gtsrb-1", "dtd10-1"):  # the run of dtd10 is another than that of its row
+        (out / name).mkdir(parents=True)
+        (out / name / "model.safetensors").touch()
+    tried = [("candidate", 60, 58.0), ("candidate", 40, 57.1), ("baseline", 40, 16.0)]
+    fit = {"rows": [{"kind": kind, "macs": macs, "epochs": epochs} for kind, macs, epochs in tried]}
+    (out / "gtsrb-1" / "fit.json").write_text(json.dumps(fit))
     rows = [
-        {"set": name, "seed": 1, "arch": "resnet18", "size": 64, "precision": "fp32", "macs": 40.0, "model": 90.0}
-        for name in ("gtsrb", "elsewhere")
+        {"set": name, "seed": 1, "arch": "resnet18", "size": 64, "precision": "fp32", "macs": macs, "model": 90.0}
+        for name, macs in (("gtsrb", 40.0), ("elsewhere", 40.0), ("dtd10", 50.0))
     ]
     with nine_sets.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
@@ -45,7 +50,8 @@ def test_the_rival_has_the_same_macs_and_epochs_and_is_measured_once(
         return SimpleNamespace(stdout=json.dumps(found))
 
     monkeypatch.setattr(channels.subprocess, "run", run)
-    monkeypatch.setattr(channels, "nettailor", lambda *words: {"settings": {"teach": {"epochs": 19}}})
+    model = {"totals": {"macs": 40}, "backbone_totals": {"macs": 100}, "settings": {"teach": {"epochs": 19}}}
+    monkeypatch.setattr(channels, "nettailor", lambda *words: model)
     words = ["--data", tmp_path, "--out", out, "--nine-sets", nine_sets, "--results", tmp_path / "channels.csv"]
     monkeypatch.setattr(sys, "argv", ["channels.py", *map(str, words)])
     for _ in range(2):
@@ -56,4 +62,4 @@ def test_the_rival_has_the_same_macs_and_epochs_and_is_measured_once(
     assert (given["--run"], given["--data"]) == (str(out / "gtsrb-1"), str(tmp_path / "gtsrb"))
     lines = capsys.readouterr().out.splitlines()
     assert "| gtsrb | 90.0 | 88.5 | +1.5 | 39 % | 30 % |" in lines
-    assert lines[-1] == "mean difference +1.50, 1 rows"
+    assert lines[-1] == "mean difference of 1 rows +1.50"

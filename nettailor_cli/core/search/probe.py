@@ -43,10 +43,10 @@ class Probe:
         student = student_from(replace(self.document, graph=graph), tensors, self.backbone)
         to_machine(student, self.machine)
         if anew:
-            self.settle(student)
+            self.re_estimate(student)
         return student
 
-    def settle(self, student: Student) -> None:
+    def re_estimate(self, student: Student) -> None:
         """Measure its batch norms anew: after a dozen steps the moving averages are still those of another network."""
         re_estimate(student, self.batches, self.machine)
 

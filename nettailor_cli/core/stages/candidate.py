@@ -17,7 +17,7 @@ from nettailor_cli.core.errors import FileError, Interrupted
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.search.probe import Probe
 from nettailor_cli.core.search.ranking import scores
-from nettailor_cli.core.settings import FINETUNE, Settings, flag_of
+from nettailor_cli.core.settings import FINETUNE, SHARED, Settings, flag_of
 from nettailor_cli.core.stages.carry_out import Part, lasting_settings
 from nettailor_cli.core.stages.finetune import finetune
 from nettailor_cli.core.stages.job import Job
@@ -28,6 +28,10 @@ from nettailor_cli.core.training.memory import Memory
 
 Delta = tuple[ModelDocument, dict[str, Tensor]]
 """What `delta.read` gives."""
+
+
+class MadeOtherwise(FileError):
+    """A candidate's file is there, and is not the one that would be made now."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Fold:
 
         `pruned`: what its file says of how it was made smaller. Batch norms are measured anew where paths are gone, and
         after a short training.
-        Raises FileError when its file is there and was made in another way.
+        Raises MadeOtherwise when its file is there and was made in another way.
         """
         output = self.file(part.name)
         pruned = {
@@ -91,7 +95,7 @@ class Fold:
         }  # fmt: skip
         if output.exists():
             known = delta.read(output)
-            self._refuse_another(output, known[0], pruned, epochs)
+            self._refuse_made_otherwise(output, known[0], pruned, epochs)
             if part.floor >= known[0].metrics[delta.MODEL].get("given_up_below", 0.0):
                 # left over when a kill came between the file and the end of its checkpoint
                 leftover = self.job.run.checkpoint(FINETUNE, output)
@@ -114,25 +118,27 @@ class Fold:
         memory = self.memory if part.alike else None
         finetune(
             job, start, student, self.teacher, self.teacher_digest, settings, self.bench, output, part, memory,
-            settle=lambda: None if part.alike else self.probe.settle(student),
+            afterwards=lambda: None if part.alike else self.probe.re_estimate(student),
         )  # fmt: skip
         return delta.read(output)
 
-    def _refuse_another(self, file: Path, document: ModelDocument, pruned: dict[str, object], epochs: int) -> None:
-        """Raises FileError unless `file` was made of this student and teacher, `pruned` and retrained just so.
+    def _refuse_made_otherwise(
+        self, file: Path, document: ModelDocument, pruned: dict[str, object], epochs: int
+    ) -> None:
+        """Raises MadeOtherwise unless `file` was made of this student and teacher, `pruned` and retrained just so.
 
         The machine may be another.
         """
         made = document.settings.get("prune", {})
         if any(made.get(name) != pruned[name] for name in ("student", "teacher")):
-            raise FileError(f"{file} is another student's", "start again: --force")
+            raise MadeOtherwise(f"{file} is another student's", "start again: --force")
         wanted = {**lasting_settings(replace(self.settings, epochs=epochs), self.bench, FINETUNE), **pruned}
         known = {**document.settings.get(FINETUNE, {}), **made}
         names = wanted.keys() - {"device", "precision"}
-        # the share of an epoch follows from how many there are in all
-        different = sorted({name.replace("share", "epochs") for name in names if known.get(name) != wanted[name]})
+        different = sorted(name for name in names if known.get(name) != wanted[name])
         if different:
-            raise FileError(
-                f"{file} was made with another {' and '.join(map(flag_of, different))}",
+            known_flags = [flag_of(name) for name in different if name in (*SHARED, "ranking", "proxy_threshold")]
+            raise MadeOtherwise(
+                f"{file} was made with another {' and '.join(known_flags or ('--preset or --config',))}",
                 "give the same as before, or start again: --force",
             )

@@ -34,8 +34,8 @@ class Part:
     """One of several trainings of the same stage.
 
     share: of the training pictures, make one of its epochs. floor: it is given up when its val accuracy (in percent)
-    stays below this, see `training.loop.JUDGED`. alike: order and crops are the stage's, so that all parts like this
-    one see the same; else they are its own, by `name`.
+    stays below this, see `training.loop.JUDGED`. alike: it is a full training, with the stage's order and crops, so
+    that all parts like this one see the same; else they are its own, by `name`.
     """
 
     name: str
@@ -56,14 +56,14 @@ def carry_out(
     about: Mapping[str, Any] | None = None,
     finish: Callable[[dict[str, Any]], tuple[ModelDocument, dict[str, torch.Tensor]]],
     part: Part | None = None,
-    settle: Callable[[], None] = lambda: None,
+    afterwards: Callable[[], None] = lambda: None,
 ) -> ModelDocument:
     """Train, measure on val in fp32, write `output`, drop the checkpoint. `part`: this is one of several of its stage.
 
     `identity` is what has to be the same, besides settings and pictures, for a checkpoint to be gone on with. `about`
     goes into run.toml's table [run], for the run's later commands; nothing is noted there before everything was found
-    to fit. `settle` is done to what was trained before it is measured; `finish` turns
-    the metrics into what the file holds. Raises as `training.loop.Training` does.
+    to fit. `afterwards` is done to what was trained, before it is measured; `finish` turns the metrics into what the
+    file holds. Raises as `training.loop.Training` does.
     """
     checkpoint = job.run.checkpoint(stage, output)
     part = part or Part(stage)
@@ -110,7 +110,7 @@ def carry_out(
 
     job.processes.alone(note)
     loop.go()
-    settle()
+    afterwards()
     metrics: dict[str, Any] = {}
     if (validation := bench.validation) is not None:
         exactly = replace(bench.machine, bf16=False)

@@ -32,11 +32,11 @@ def finetune(
     output: Path,
     part: Part | None = None,
     memory: Memory | None = None,
-    settle: Callable[[], None] = lambda: None,
+    afterwards: Callable[[], None] = lambda: None,
 ) -> ModelDocument:
     """Train `student` (which says `pruned` of itself) under `teacher` and write `output`.
 
-    `part`, `settle`: see `carry_out`. `memory`: see `TailorTrainee`.
+    `part`, `afterwards`: see `carry_out`. `memory`: see `TailorTrainee`.
     """
     trainee = make_trainee(student, teacher, None, settings, bench, job.progress, memory)
 
@@ -54,5 +54,14 @@ def finetune(
 
     identity = {"pruned": pruned.to_json(), "teacher": teacher_digest}
     return carry_out(
-        job, FINETUNE, output, trainee, bench, settings, identity=identity, finish=finish, part=part, settle=settle
+        job,
+        FINETUNE,
+        output,
+        trainee,
+        bench,
+        settings,
+        identity=identity,
+        finish=finish,
+        part=part,
+        afterwards=afterwards,
     )

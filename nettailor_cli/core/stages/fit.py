@@ -25,7 +25,7 @@ from nettailor_cli.core.stages.candidate import Delta, Fold
 from nettailor_cli.core.stages.trials import Trials, accuracy_of
 
 LOST = 40.0
-"""Points, beside chance, below what is wanted at which shrinking ends: no training brings that back."""
+"""Points at which shrinking ends, see `Trials.floor`: no training brings that back."""
 
 SWAP_REACH = 2
 """How far a block may be from the one whose place it takes."""
@@ -137,12 +137,10 @@ class Search:
                 break
             else:
                 lowered = True
-                self._tell_of_lowering()
                 # with several folds a candidate ends where the aim is out of reach: by now it may not be
-                known = {k: row for k, row in known.items() if not row.given_up}
+                known = {k: row for k, row in known.items() if row.name not in self.trials.cut_short}
             if lowered:
-                self.aim = self.wanted.within_reach(most_accurate(known.values()))
-                self.trials.may_be(self.aim)
+                self._aim_at_the_best(known)
         good = max(self._good(known))
         if good + 1 < length and len(self.folds) == 1:  # with several folds each would swap other blocks
             self._swapped(chains[id(self.main)][good + 1], good + 1)
@@ -159,12 +157,18 @@ class Search:
         assert self.aim is not None
         return [k for k, row in known.items() if not row.given_up and row.accuracy >= self.aim - ROUNDING]
 
-    def _tell_of_lowering(self) -> None:
-        best = most_accurate(self.trials.rows.values())
-        self.main.job.progress.note(
-            f"search: nothing is within {self.wanted.tolerance or 0:g} points of the better of teacher and student; "
-            f"from {best.name} with {best.accuracy:.1f} % it goes on"
-        )
+    def _aim_at_the_best(self, known: dict[int, Row]) -> None:
+        """From now on what is within the tolerance of the most accurate of `known` will do; see `within_reach`."""
+        assert self.aim is not None
+        best, before, note = most_accurate(known.values()), self.aim, self.main.job.progress.note
+        self.aim = self.wanted.within_reach(best)
+        self.trials.aim_at(self.aim)
+        reached = f"{best.name} with {best.accuracy:.1f} %"
+        if self.aim < before:
+            within = f"within {self.wanted.tolerance or 0:g} points of the better of teacher and student"
+            note(f"search: nothing is {within}; from {reached} it goes on")
+        elif before < self.aim == self.wanted.aim:
+            note(f"search: {reached} comes up to teacher and student after all")
 
     def _shrink(self) -> dict[int, list[Delta]]:
         """For every fold, its student with 0, 1, 2, ... blocks removed, each after a short training."""
@@ -226,7 +230,9 @@ class Search:
             return drop_weak_proxies(graph, threshold, self.prefix), before
 
         if len(leaner(self.main)[0].paths) < len(self._state(chains, self.main, k)[0].paths):
-            self.trials.full(f"k{k:02d}-t{threshold:g}", leaner, k, (k + 1) * self.trials.length, threshold=threshold)
+            self.trials.full(
+                f"k{k:02d}-t{threshold:g}", leaner, k, (k + 1) * self.trials.length, proxy_threshold=threshold
+            )
 
     # graphs
 

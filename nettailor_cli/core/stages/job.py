@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nettailor_cli.core.data import data_folder
-from nettailor_cli.core.errors import NettailorError, UsageError
+from nettailor_cli.core.errors import FileError, NettailorError, UsageError
 from nettailor_cli.core.files import check_place
 from nettailor_cli.core.lock import Lock, locked
 from nettailor_cli.core.progress import Progress
@@ -88,10 +88,12 @@ class Job:
     def within(self, run: RunDirectory, data: Path) -> Job:
         """The job of a run that is a part of this one: its backbone and arithmetic, on the pictures in `data`.
 
-        It goes on where it was stopped. What it shares is noted in `run`.
+        It goes on where it was stopped. What it shares is noted in `run`. Raises FileError where that is not known.
         """
         earlier = self.run.read()
-        shared = {name: earlier[name] for name in ("run", "machine")}  # the backbone by content, and the arithmetic
+        shared = {name: earlier.get(name, {}) for name in ("run", "machine")}  # the backbone by content, the arithmetic
+        if not all(shared.values()):
+            raise FileError(f"{self.run.toml} does not say how the run was made", "start again: --force")
         self.processes.alone(lambda: run.record(shared))
         return replace(
             self, run=run, data=data, backbone=None, weights=None, mean=None, std=None, size=None, preset=None,

@@ -26,7 +26,7 @@ from nettailor_cli.core.search.choice import Choice, Row, Wanted
 from nettailor_cli.core.search.probe import Probe, some
 from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, fields_of, flag_of, lengthened, to_document
 from nettailor_cli.core.stages.baselines import fine_tuned
-from nettailor_cli.core.stages.candidate import Fold
+from nettailor_cli.core.stages.candidate import Fold, MadeOtherwise
 from nettailor_cli.core.stages.fit import Search
 from nettailor_cli.core.stages.job import Job, settle_machine
 from nettailor_cli.core.stages.start import bench_for, refuse_to_price, start_tailor, start_teach, teacher_settings
@@ -107,14 +107,13 @@ def _fit(job: Job, asked: Asked, *, baselines: bool, latency_table: Path | None)
 
 @contextlib.contextmanager
 def _as_it_was_if_refused(job: Job) -> Iterator[None]:
-    """What was typed and does not go with the candidates that are there is not remembered for the next --resume."""
-    before = job.run.read() if job.resume else {}
-    tables = {name: before[name] for name in ("fit", FINETUNE) if name in before}
+    """What was typed and does not go with what is there is not remembered for the next --resume."""
+    before = job.run.read()
     try:
         yield
-    except (UsageError, FileError):
-        if "fit" in tables and job.processes.is_main:
-            job.run.record(tables)
+    except (UsageError, MadeOtherwise):
+        if job.processes.is_main:
+            job.run.record({name: before.get(name, {}) for name in ("fit", FINETUNE)})
         raise
 
 
@@ -214,7 +213,7 @@ def _fold(job: Job, dataset: Dataset, latency_table: Path | None) -> Fold:
     teacher, _ = load_teacher(teacher_file, document.backbone, document.preprocessing, document.classes)
     bench = bench_for(job, dataset, settings, document.preprocessing, machine)
     if bench.validation is None:
-        raise DataError(f"no val picture of {dataset.root} can be read", "repair some, or remove the val folder")
+        raise DataError(f"no val picture of {dataset.root} can be read", "repair some of them")
     with job.processes.main_first():
         home, progress = job.home, job.progress
         backbone = find_by_fingerprint(document.fingerprint, name=document.backbone, home=home, progress=progress)

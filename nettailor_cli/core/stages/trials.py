@@ -25,11 +25,11 @@ from nettailor_cli.core.stages.carry_out import Part
 SHRINKING = 0.2
 """Share of the epochs of fine-tuning that taking out all blocks, one by one, would cost."""
 
-LEAST = 2.0
+FEWEST = 2.0
 """So many epochs where there are few: up to twice that share."""
 
 HOPELESS = 8.0
-"""Points, beside chance, below what is wanted at which a full training is given up before its end."""
+"""Points at which a full training is given up before its end, see `Trials.floor`."""
 
 UNPRUNED = "unpruned"
 """The name of the student's row."""
@@ -39,26 +39,28 @@ UNPRUNED = "unpruned"
 class Trials:
     """What was tried in `folds`, by name; the first fold's run directory is where the results go.
 
-    least: the accuracy that a candidate of any use has, percent. whole: that of every fold's student after a short
-    training, by the fold's id.
+    least: the accuracy that a candidate of any use has, percent. unshrunk: that of every fold's student after a short
+    training, by the fold's id. cut_short: candidates that were not trained in every fold, because they could not come
+    up to `least` any more.
     """
 
     folds: Sequence[Fold]
     plan: Plan
     wanted: Wanted
     rows: dict[str, Row] = field(default_factory=dict)
-    whole: dict[int, float] = field(default_factory=dict)
+    unshrunk: dict[int, float] = field(default_factory=dict)
+    cut_short: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.main = self.folds[0]
         self.epochs = self.main.settings.epochs
-        whole = max(SHRINKING * self.epochs, min(2 * SHRINKING * self.epochs, LEAST))
-        self.length = whole / self.main.student[0].graph.last  # of a short training, in epochs
+        together = max(SHRINKING * self.epochs, min(2 * SHRINKING * self.epochs, FEWEST))
+        self.length = together / self.main.student[0].graph.last  # of a short training, in epochs
         self.least = self.wanted.accuracy or 0.0
 
-    def may_be(self, accuracy: float) -> None:
-        """A candidate is of use already with this accuracy, because nothing comes up to what is wanted."""
-        self.least = min(self.least, accuracy)
+    def aim_at(self, accuracy: float) -> None:
+        """A candidate with this accuracy is of use, though it may not be within the tolerance of the teacher."""
+        self.least = min(self.wanted.accuracy or 0.0, accuracy)
 
     def unpruned(self) -> Row:
         """The student as it was tailored, as a baseline."""
@@ -71,7 +73,7 @@ class Trials:
         epochs = math.ceil(self.length)
         part = Part(name, share=self.length / epochs)
         made = fold.trained(graph, before, part, epochs, self._pruned(k, self.plan.proxy_threshold))
-        self.whole.setdefault(id(fold), accuracy_of(made[0]))  # the first short training takes no block out
+        self.unshrunk.setdefault(id(fold), accuracy_of(made[0]))  # the first short training takes no block out
         return made
 
     def full(
@@ -81,7 +83,7 @@ class Trials:
         k: int,
         short: float,
         *,
-        threshold: float | None = None,
+        proxy_threshold: float | None = None,
         kind: str = CANDIDATE,
     ) -> Row:
         """The row of the candidate `name`, trained in full in every fold where that was not done yet.
@@ -90,14 +92,18 @@ class Trials:
         has the rest.
         """
         epochs = max(1, round(self.epochs - short))
-        pruned = self._pruned(k, self.plan.proxy_threshold if threshold is None else threshold)
+        pruned = self._pruned(k, self.plan.proxy_threshold if proxy_threshold is None else proxy_threshold)
         documents: list[ModelDocument] = []
+        self.cut_short.discard(name)
         for fold in self.folds:
             # the whole student is what is left when all else fails
             hopeless = k > 0 and kind == CANDIDATE and self.plan.search == GRADUAL
             part = Part(name, floor=self.floor(fold, HOPELESS) if hopeless else 0.0, alike=True)
             documents.append(fold.trained(*made(fold), part, epochs, pruned)[0])
-            if _given_up(documents[-1]) or (hopeless and self._is_out_of_reach(documents)):
+            if _given_up(documents[-1]):
+                break
+            if hopeless and self._is_out_of_reach(documents):
+                self.cut_short.add(name)
                 break
         done = documents[-1].metrics[delta.MODEL].get("given_up_after_epochs", epochs)
         self.rows[name] = self.row(name, documents, self._epochs_before() + short + done, kind=kind)
@@ -114,19 +120,19 @@ class Trials:
         return 100 * (1 - wrong / images) < self.least - ROUNDING
 
     def floor(self, fold: Fold, points: float) -> float:
-        """So many points, and two standard errors, below what is wanted in this fold, or what its student has.
+        """So many points, and two standard errors, below what is wanted in this fold, or its student if that is worse.
 
-        0 where no accuracy is wanted, or not at any cost: inside a budget the best there may be far below. The same
-        whatever the aim becomes, so that --resume gives up what was given up before.
+        0 where no accuracy is wanted, and inside a budget, where the best may be far below. It does not change with the
+        aim, so that --resume gives up what was given up before.
         """
         if self.wanted.tolerance is None or self.wanted.has_budget:
             return 0.0
         images = fold.student[0].metrics["teacher"]["images"]
-        accuracy = min(fold.teacher_accuracy - self.wanted.tolerance, self.whole[id(fold)])
+        accuracy = min(fold.teacher_accuracy - self.wanted.tolerance, self.unshrunk[id(fold)])
         return max(0.0, accuracy - points - 2 * standard_error(fold.teacher_accuracy, images))
 
-    def _pruned(self, k: int, threshold: float) -> dict[str, object]:
-        return {"remove": k, "proxy_threshold": threshold, "ranking": self.plan.ranking}
+    def _pruned(self, k: int, proxy_threshold: float) -> dict[str, object]:
+        return {"remove": k, "proxy_threshold": proxy_threshold, "ranking": self.plan.ranking}
 
     def row(self, name: str, documents: Sequence[ModelDocument], epochs: float, *, kind: str = CANDIDATE) -> Row:
         """The figures of all folds together; the costs are the first one's."""

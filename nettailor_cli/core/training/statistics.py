@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor_cli.core.data import Batch
 from nettailor_cli.core.student import Student
@@ -21,7 +21,8 @@ def re_estimate(student: Student, batches: Iterable[Batch], machine: Machine) ->
     Raises UsageError where a batch has one picture of a size that gives batch norms a single value.
     """
     student.train()
-    norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+    # SyncBatchNorm, which they are among several processes on CUDA, is no BatchNorm2d
+    norms = [module for module in student.modules() if isinstance(module, _BatchNorm) and module.training]
     with enough_values("search"), _averaging(norms), torch.no_grad(), machine.autocast():
         for batch in batches:
             student(batch.images)
@@ -29,7 +30,7 @@ def re_estimate(student: Student, batches: Iterable[Batch], machine: Machine) ->
 
 
 @contextlib.contextmanager
-def _averaging(norms: list[nn.BatchNorm2d]) -> Iterator[None]:
+def _averaging(norms: list[_BatchNorm]) -> Iterator[None]:
     """Within, every batch counts alike (torch's momentum None) and what was known before counts nothing."""
     before = [norm.momentum for norm in norms]
     try:

@@ -17,17 +17,17 @@ from nettailor_cli.core.stages.trials import Trials
 class ToyTrials(Trials):
     """`accuracies` and MACs by the number of removed blocks; 100 MACs less with each. Nothing is trained.
 
-    cut_short: as if there were folds, which end a candidate that is of no use.
+    has_folds: as if there were some, which end a candidate that is of no use.
     """
-
-    cut_short = False
 
     def __init__(self, accuracies: list[float], wanted: Wanted) -> None:
         self.accuracies, self.rows, self.length, self.least = accuracies, {}, 0.0, wanted.accuracy
+        self.wanted, self.cut_short, self.has_folds = wanted, set(), False
         self.folds = [None]  # type: ignore[list-item]
 
     def full(self, name: str, made: Any, k: int, short: float, **_: Any) -> Row:
-        accuracy, ends = self.accuracies[k], self.cut_short and k > 0 and self.accuracies[k] < self.least
+        accuracy, ends = self.accuracies[k], self.has_folds and k > 0 and self.accuracies[k] < self.least
+        self.cut_short |= {name} if ends else set()
         self.rows[name] = replace(self.costs(k), name=name, accuracy=accuracy, given_up=ends)
         return self.rows[name]
 
@@ -79,7 +79,7 @@ def test_once_a_candidate_comes_up_to_it_after_all_the_aim_is_what_it_was() -> N
 def test_what_was_cut_short_for_an_aim_that_nothing_comes_up_to_is_trained_for_the_lower_one() -> None:
     screened = [60.0 - 5 * k for k in range(8)]
     search = Toy([89.0, 88.9, 88.8, 88.7, 88.6, 80.0, 79.0, 78.0], Wanted(91.5, tolerance=0.5), screened)
-    search.trials.cut_short = True
+    search.trials.has_folds = True
     choice, _ = search.go()
     assert (choice.row.name, choice.met) == ("k04", False)
 

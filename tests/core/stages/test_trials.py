@@ -55,11 +55,11 @@ def test_without_a_tolerance_or_inside_a_budget_nothing_is_out_of_reach() -> Non
 def test_a_candidate_is_given_up_far_below_the_teacher_or_the_student_if_that_is_worse() -> None:
     made = trials(100.0)
     fold = made.folds[1]
-    made.whole = {id(fold): 95.0}
+    made.unshrunk = {id(fold): 95.0}
     assert made.floor(fold, 8.0) == 87.0  # a teacher without an error has no standard error
-    made.whole = {id(fold): 100.0}
+    made.unshrunk = {id(fold): 100.0}
     assert made.floor(fold, 8.0) == 92.0
-    made.whole = {id(fold): 5.0}
+    made.unshrunk = {id(fold): 5.0}
     assert made.floor(fold, 8.0) == 0.0
 
 

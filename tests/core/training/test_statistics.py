@@ -8,6 +8,7 @@ from nettailor_cli.core.complexity import student_graph
 from nettailor_cli.core.data import Batch
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.student import Student
+from nettailor_cli.core.training.gradients import synchronise_norms
 from nettailor_cli.core.training.precision import Machine
 from nettailor_cli.core.training.statistics import re_estimate
 
@@ -43,6 +44,15 @@ def test_the_first_proxys_statistics_are_the_plain_means_over_the_batches() -> N
     variance = torch.stack([x.var(dim=(0, 2, 3), unbiased=True) for x in inputs]).mean(dim=0)
     torch.testing.assert_close(proxy.bn.running_mean, mean)
     torch.testing.assert_close(proxy.bn.running_var, variance)
+
+
+def test_norms_that_several_processes_share_on_cuda_are_measured_as_others() -> None:
+    alone, together = make_student("frozen"), make_student("frozen")
+    synchronise_norms(together)
+    for student in (alone, together):
+        re_estimate(student, batches(2), CPU)
+    assert isinstance(together.proxies["0-1"].bn, nn.SyncBatchNorm)
+    torch.testing.assert_close(together.proxies["0-1"].bn.running_var, alone.proxies["0-1"].bn.running_var)
 
 
 def test_what_was_known_before_counts_nothing() -> None:
