@@ -17,7 +17,6 @@ from nettailor_cli.core.errors import FileError, RunFailed
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.preprocessing import Preprocessing
 from nettailor_cli.core.sealed import read_content, read_tensors, write_sealed
-from nettailor_cli.core.settings import completed
 from nettailor_cli.core.task_tensors import check_tensors
 from nettailor_cli.core.validation import check_model_document
 
@@ -101,7 +100,7 @@ class ModelDocument:
             preprocessing=Preprocessing.from_json(document["preprocessing"]),
             student=document["student"],
             data=document["data"],
-            settings={stage: completed(own, stage) for stage, own in document["settings"].items()},
+            settings=document["settings"],
             metrics=document["metrics"],
             package=document["package"],
             environment=document.get("environment", {}),

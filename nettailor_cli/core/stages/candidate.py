@@ -17,7 +17,7 @@ from nettailor_cli.core.errors import FileError, Interrupted
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.search.probe import Probe
 from nettailor_cli.core.search.ranking import scores
-from nettailor_cli.core.settings import FINETUNE, SHARED, Settings, flag_of
+from nettailor_cli.core.settings import FINETUNE, SHARED, Settings, completed, flag_of
 from nettailor_cli.core.stages.carry_out import Part, lasting_settings
 from nettailor_cli.core.stages.finetune import finetune
 from nettailor_cli.core.stages.job import Job
@@ -133,7 +133,7 @@ class Fold:
         if any(made.get(name) != pruned[name] for name in ("student", "teacher")):
             raise MadeOtherwise(f"{file} is another student's", "start again: --force")
         wanted = {**lasting_settings(replace(self.settings, epochs=epochs), self.bench, FINETUNE), **pruned}
-        known = {**document.settings.get(FINETUNE, {}), **made}
+        known = {**completed(document.settings.get(FINETUNE, {}), FINETUNE), **made}
         names = wanted.keys() - {"device", "precision"}
         different = sorted(name for name in names if known.get(name) != wanted[name])
         if different:

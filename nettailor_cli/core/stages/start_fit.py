@@ -24,7 +24,7 @@ from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.search.asked import Asked, remembered
 from nettailor_cli.core.search.choice import Choice, Row, Wanted
 from nettailor_cli.core.search.probe import Probe, some
-from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, fields_of, flag_of, lengthened, to_document
+from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, completed, fields_of, flag_of, lengthened, to_document
 from nettailor_cli.core.stages.baselines import fine_tuned
 from nettailor_cli.core.stages.candidate import Fold, MadeOtherwise
 from nettailor_cli.core.stages.fit import Search
@@ -152,7 +152,7 @@ def _check(job: Job, asked: Asked) -> Dataset:
 
 def _refuse_another(job: Job, student: ModelDocument, dataset: Dataset) -> None:
     """Raises UsageError when what was typed is not what RUN's student is: it would change nothing."""
-    tailored = student.settings.get(TAILOR, {})
+    tailored = completed(student.settings.get(TAILOR, {}), TAILOR)
     if tailored.get("teacher") is False:
         raise UsageError(f"{job.run.student} was tailored without a teacher", "fit measures itself by the teacher")
     if not job.run.teacher.exists():
@@ -272,7 +272,7 @@ def _another(first: Fold, number: int, latency_table: Path | None) -> Fold:
 
 def _settings_in(document: ModelDocument, stage: str) -> dict[str, Any]:
     """The settings of `stage` as a model file has them, as flags."""
-    known = document.settings.get(stage, {})
+    known = completed(document.settings.get(stage, {}), stage)
     return {name: value for name, value in known.items() if name in fields_of(stage) and value is not None}
 
 
