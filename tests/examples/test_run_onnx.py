@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.helpers import CLASSES, Workshop, make_workshop, nettailor, ok, picture
+from tests.cli.helpers import CLASSES, ONE, Workshop, make_workshop, nettailor, ok, picture
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "deploy" / "run_onnx.py"
 ALONE = f"""
@@ -30,10 +30,18 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 @pytest.fixture
-def onnx(shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def student(shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of other attention than the workshop's, which is sure of everything."""
     monkeypatch.setenv("NETTAILOR_HOME", str(shop.home))
+    run = shop.copy_run(tmp_path / "run")
+    ok("tailor", "--run", run, *ONE, "--logits-clip", "0", "--force")
+    return run / "student.safetensors"
+
+
+@pytest.fixture
+def onnx(student: Path, tmp_path: Path) -> Path:
     path = tmp_path / "net.onnx"
-    ok("export", shop.run / "student.safetensors", "--format", "onnx", "-o", path)
+    ok("export", student, "--format", "onnx", "-o", path)
     return path
 
 
@@ -61,12 +69,14 @@ def strange_pictures(folder: Path) -> None:
     picture(CLASSES[0], rng).convert("P").save(folder / "palette.gif")
 
 
-def test_predicts_what_the_tool_predicts_picture_by_picture(shop: Workshop, onnx: Path, tmp_path: Path) -> None:
+def test_predicts_what_the_tool_predicts_picture_by_picture(
+    shop: Workshop, student: Path, onnx: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "strange"
     folder.mkdir()
     strange_pictures(folder)
     pictures = [*sorted((shop.data / "test").rglob("*.png")), *sorted(folder.iterdir())]
-    ours = rows(ok("predict", shop.run / "student.safetensors", *pictures, "--format", "csv").out)
+    ours = rows(ok("predict", student, *pictures, "--format", "csv").out)
     done = alone(onnx, *pictures)
     assert (done.returncode, done.stderr) == (0, "")
     theirs = rows(done.stdout)
@@ -78,7 +88,7 @@ def test_predicts_what_the_tool_predicts_picture_by_picture(shop: Workshop, onnx
     assert len({row[2] for row in ours[1:]}) > len(pictures) // 2
 
 
-def test_pictures_that_cannot_be_read(shop: Workshop, onnx: Path, tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_read(shop: Workshop, student: Path, onnx: Path, tmp_path: Path) -> None:
     hostile = tmp_path / "\x1b[31m\n\u202e.png"
     hostile.write_bytes(b"nothing")
     (tmp_path / "bad.png").write_bytes(b"nothing")
@@ -90,5 +100,5 @@ def test_pictures_that_cannot_be_read(shop: Workshop, onnx: Path, tmp_path: Path
     done = alone(onnx, hostile)
     assert done.returncode == 2 and done.stdout.replace("\n", "").isprintable()
     assert f"{tmp_path}/\\x1b[31m\\n\\u202e.png" in done.stdout
-    words = ("predict", shop.run / "student.safetensors", good, "--top-k", "1", "--format", "csv")
+    words = ("predict", student, good, "--top-k", "1", "--format", "csv")
     assert [head, last] == rows(nettailor(*words).out)
