@@ -41,19 +41,18 @@ def pruned(run: Path, data: Path, row: dict[str, Any], epochs: int) -> dict[str,
     return json.loads(kept.read_text())
 
 
-def is_of(run: Path, row: dict[str, Any]) -> bool:
-    """Whether `run` chose the network of the `row`, as far as its size tells."""
+def epochs_left(run: Path, row: dict[str, Any]) -> int | None:
+    """After those of the teacher, of what the chosen network has behind it.
+
+    None where `run` did not choose the network of the `row`, as far as its size tells.
+    """
     if not (run / "model.safetensors").exists():
-        return False
+        return None
     model = nettailor("inspect", run / "model.safetensors")
-    return abs(100 * model["totals"]["macs"] / model["backbone_totals"]["macs"] - row["macs"]) < 1e-6
-
-
-def epochs_left(run: Path) -> int:
-    """After those of the teacher, of what the chosen network has behind it."""
-    model = nettailor("inspect", run / "model.safetensors")
+    if abs(100 * model["totals"]["macs"] / model["backbone_totals"]["macs"] - row["macs"]) >= 1e-6:
+        return None
     rows = json.loads((run / "fit.json").read_text())["rows"]
-    chosen = next(row for row in rows if row["kind"] == "candidate" and row["macs"] == model["totals"]["macs"])
+    chosen = next(tried for tried in rows if tried["kind"] == "candidate" and tried["macs"] == model["totals"]["macs"])
     return round(chosen["epochs"]) - int(model["settings"]["teach"]["epochs"])
 
 
@@ -84,9 +83,9 @@ def main() -> None:
         own = {key: row[key] for key in ALIKE}
         run = arguments.out / f"{row['set']}-{row['seed']:.0f}"
         wanted = arguments.sets is None or row["set"] in arguments.sets
-        known = any(own.items() <= known.items() for known in measured(arguments.results))
-        if wanted and not known and is_of(run, row):
-            found = pruned(run, arguments.data / row["set"], row, epochs_left(run))
+        known = any(own.items() <= earlier.items() for earlier in measured(arguments.results))
+        if wanted and not known and (epochs := epochs_left(run, row)) is not None:
+            found = pruned(run, arguments.data / row["set"], row, epochs)
             shares = {"macs": 100 * found["macs_share"], "parameters": 100 * found["parameters_share"]}
             keep(
                 {**own, **shares, "val": found["val"], "channels": found["test"], "model": row["model"]},

@@ -11,17 +11,12 @@ from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "examples" / "results"
+from tests.examples.scripts import script
 
 
 @pytest.fixture(scope="module")
 def channels() -> Any:
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import channels
-    finally:
-        sys.path.remove(str(FOLDER))
-    return channels
+    return script("channels")
 
 
 def test_the_rival_has_the_same_macs_and_epochs_and_is_measured_once(

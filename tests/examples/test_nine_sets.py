@@ -11,17 +11,12 @@ from typing import Any
 import pytest
 from scipy.stats import spearmanr
 
-FOLDER = Path(__file__).parents[2] / "examples" / "results"
+from tests.examples.scripts import script
 
 
 @pytest.fixture(scope="module")
 def nine_sets() -> Any:
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import nine_sets
-    finally:
-        sys.path.remove(str(FOLDER))
-    return nine_sets
+    return script("nine_sets")
 
 
 def row(name: str, seed: int, model: float, macs: float) -> dict[str, Any]:

@@ -118,8 +118,11 @@ class Search:
 
     def _will_do(self, row: Row) -> bool:
         """Whether `row` is inside the budget and comes up to the aim."""
-        near = self.aim is not None and row.accuracy >= self.aim - ROUNDING
-        return near and self.wanted.affords(row) and not row.given_up
+        return self._comes_up(row) and self.wanted.affords(row)
+
+    def _comes_up(self, row: Row) -> bool:
+        """Whether `row` was trained to its end and comes up to the aim."""
+        return self.aim is not None and row.accuracy >= self.aim - ROUNDING and not row.given_up
 
     def _find_the_edge(self, chains: dict[int, list[Delta]], length: int, full: Callable[[int], Row]) -> None:
         """Full trainings around the number of blocks from which on the tolerance is missed.
@@ -154,8 +157,7 @@ class Search:
 
     def _good(self, known: dict[int, Row]) -> list[int]:
         """The numbers of removed blocks for which a full training comes up to the aim."""
-        assert self.aim is not None
-        return [k for k, row in known.items() if not row.given_up and row.accuracy >= self.aim - ROUNDING]
+        return [k for k, row in known.items() if self._comes_up(row)]
 
     def _aim_at_the_best(self, known: dict[int, Row]) -> None:
         """From now on what is within the tolerance of the most accurate of `known` will do; see `within_reach`."""
