@@ -10,6 +10,7 @@ from rich.table import Table
 
 from nettailor_cli.cli import options, settings_options
 from nettailor_cli.core.errors import GateNotMet
+from nettailor_cli.core.presets import QUICK
 from nettailor_cli.core.search.asked import RANKINGS, SEARCHES, TOLERANCE, Asked, Plan
 from nettailor_cli.core.settings import FINETUNE, SHARED, TAILOR
 
@@ -98,7 +99,7 @@ def fit(
             "--folds",
             metavar="N",
             help="cross-validation: N networks of each, on other val pictures (default: 3 where the tolerance is less "
-            "than two of val's pictures and there is no val folder, else 1)",
+            f"than two of val's pictures, there is no val folder, and the preset isn't {QUICK}; else 1)",
             min=1,
             show_default=False,
             rich_help_panel="Search",

@@ -32,8 +32,9 @@ def next_probe(tried: Mapping[int, float], screened: Sequence[float], wanted: fl
         ]
 
     if not tried:
-        # where nothing is hopeful: a few blocks fewer learn better than all of them (measured on three sets)
-        return max(hopeful({0: screened[0] + MENDED * (100 - screened[0])}, range(last + 1)), default=last // 4)
+        # half of them or more: what went too far is a short training, and soon given up
+        promised = hopeful({0: screened[0] + MENDED * (100 - screened[0])}, range(last + 1))
+        return max((len(screened) // 2, *promised))
     good = max((k for k, full in tried.items() if full >= wanted), default=None)
     bad = min((k for k, full in tried.items() if full < wanted and (good is None or k > good)), default=None)
     growing = 2 ** (len(tried) - 1)  # whatever the short trainings say, the edge is not crept up to

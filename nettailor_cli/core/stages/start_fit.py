@@ -19,7 +19,7 @@ from nettailor_cli.core.drawing.run_pictures import write_pictures
 from nettailor_cli.core.errors import DataError, FileError, UsageError
 from nettailor_cli.core.files import check_place, sha256_of
 from nettailor_cli.core.models import load_teacher
-from nettailor_cli.core.presets import resolve
+from nettailor_cli.core.presets import QUICK, resolve
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.search.asked import Asked, remembered
 from nettailor_cli.core.search.choice import Choice, Row, Wanted
@@ -242,6 +242,9 @@ def _folds_beside(first: Fold, asked: Asked) -> list[int]:
         why = f"a tolerance of {tolerance:g} points is less than two of val's {images} pictures"
         if (dataset.root / "val").is_dir():
             note(f"no cross-validation, though {why}: there is a val folder (--folds {FOLDS} mixes it with train)")
+            return []
+        if asked.preset == QUICK:
+            note(f"no cross-validation with --preset {QUICK}, though {why} (--folds {FOLDS})")
             return []
         wanted = FOLDS
         note(f"cross-validation with up to {wanted} folds: {why} (--folds 1 does without)")

@@ -31,12 +31,29 @@ def test_the_first_is_the_leanest_that_the_short_trainings_promise() -> None:
     assert next_probe({}, screened, WANTED) == 2
 
 
-def test_where_they_promise_nothing_it_begins_with_a_few_blocks_fewer() -> None:
+def test_where_they_promise_less_it_begins_with_half_of_the_blocks() -> None:
     """Measured: ResNet-18, 136 characters, 64 px; with all blocks 91.5 % are missed, with two fewer not."""
     screened = [88.6, 87.7, 86.5, 84.9, 81.1, 78.3, 70.8, 62.1, 43.8]
-    assert next_probe({}, screened, 91.5) == 2
+    assert next_probe({}, screened, 91.5) == 4
     assert next_probe({}, [50.0], WANTED) == 0
-    assert probes([88.0] * 9, [50.0] * 9) == [2, 1, 0]
+    assert probes([88.0] * 9, [50.0] * 9) == [4, 3, 1, 0]
+
+
+def test_a_first_guess_in_the_middle_takes_the_fewest_steps_wherever_the_edge_is() -> None:
+    """On the average over all edges, in blocks that are trained in full; a start with all of them is the reference."""
+
+    def trained(start: int | None) -> float:
+        total = 0
+        for edge in range(9):
+            full, screened = falling(8, edge, by=1.0), [80.0 - 5.0 * k for k in range(9)]
+            tried = {} if start is None else {start: full[start]}
+            while (k := next_probe(tried, screened, WANTED)) is not None:
+                tried[k] = full[k]
+            total += sum(9 - k for k in tried)
+        return total / 9
+
+    assert trained(None) == trained(4)
+    assert trained(4) < 0.9 * trained(2) < trained(0)
 
 
 @pytest.mark.parametrize("edge", range(-1, 9))
@@ -59,7 +76,6 @@ def test_a_first_guess_that_was_too_careful_is_made_up_for_in_one_step() -> None
     """Measured: ResNet-18, 102 kinds of flowers, 64 px; the fifth block can go, the sixth costs too much."""
     screened = [73.8, 70.5, 67.3, 65.9, 52.7, 42.6, 41.6, 28.1, 22.2]
     full = {3: 77.9, 4: 73.5, 5: 72.6, 6: 70.2}
-    assert next_probe({}, screened, 70.5) == 3
     assert next_probe({3: full[3]}, screened, 70.5) == 6
     assert next_probe({3: full[3], 6: full[6]}, screened, 70.5) == 5
     assert next_probe({3: full[3], 6: full[6], 5: full[5]}, screened, 70.5) is None
