@@ -70,10 +70,10 @@ def test_the_edge_is_that_of_the_better_of_teacher_and_student() -> None:
 
 def test_once_a_candidate_comes_up_to_it_after_all_the_aim_is_what_it_was() -> None:
     """The whole student doesn't, and for a while what is as good as the best is looked for; then another does."""
-    hump = [89.7, 90.9, 91.2, 91.8, 91.6, 91.5, 90.6, 90.5]
+    hump = [89.7, 90.9, 91.0, 91.0, 91.2, 91.8, 91.5, 90.5]
     choice, rows = Toy(hump, Wanted(91.5, tolerance=0.5), screened=[60.0 - 5 * k for k in range(8)]).go()
-    assert {"k00", "k01", "k05", "k06"} < {row.name for row in rows} and "k07" not in {row.name for row in rows}
-    assert (choice.row.name, choice.met) == ("k05", True)
+    assert {row.name for row in rows} == {"k00", "k01", "k03", "k04", "k06", "k07"}
+    assert (choice.row.name, choice.met) == ("k06", True)
 
 
 def test_what_was_cut_short_for_an_aim_that_nothing_comes_up_to_is_trained_for_the_lower_one() -> None:
