@@ -81,7 +81,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for row in measured(arguments.nine_sets):
         own = {key: row[key] for key in ALIKE}
-        run = arguments.out / f"{row['set']}-{row['seed']:.0f}"
+        run = arguments.out / f"{row['set']}-{row['seed']}"
         wanted = arguments.sets is None or row["set"] in arguments.sets
         known = any(own.items() <= earlier.items() for earlier in measured(arguments.results))
         if wanted and not known and (epochs := epochs_left(run, row)) is not None:

@@ -113,8 +113,13 @@ def measured(results: Path) -> list[dict[str, Any]]:
         return []
     with results.open(newline="") as stream:
         return [
-            {key: text if key in WORDS else float(text) for key, text in row.items()} for row in csv.DictReader(stream)
+            {key: text if key in WORDS else number(text) for key, text in row.items()} for row in csv.DictReader(stream)
         ]
+
+
+def number(text: str) -> float:
+    """A whole one stays whole, so that a row that is written again looks the same."""
+    return int(text) if text.isdecimal() else float(text)
 
 
 def keep(row: dict[str, Any], results: Path) -> None:
