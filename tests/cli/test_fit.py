@@ -264,6 +264,9 @@ def test_too_few_val_pictures_for_the_tolerance_mean_cross_validation(run: Path,
     result = ok("fit", *options, "--tolerance", 20, "--max-macs", "200%", "--resume", "--json")
     assert result.document["folds"] == 3 and "cross-validation with up to 3 folds" in result.err
     assert "has no effect" not in result.err
+    (run / "model.safetensors").unlink()
+    result = ok("fit", *options, "--tolerance", 20, "--preset", "quick", "--resume", "--json")
+    assert result.document["folds"] == 1 and "no cross-validation with --preset quick" in result.err
 
 
 def test_a_val_folder_without_a_picture_that_can_be_read(shop: Workshop, tmp_path: Path, config: Path) -> None:
