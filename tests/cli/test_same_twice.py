@@ -22,6 +22,8 @@ from nettailor_cli.core.delta import read_document
 from nettailor_cli.core.sealed import read_content
 from tests.cli.helpers import SIZE, contents, log_of, make_pictures, ok, refuses, stop_after
 
+pytestmark = pytest.mark.slow
+
 MACHINE = ("--device", "cpu", "--precision", "fp32")
 OF_THE_RUN = ("run.toml", "log.jsonl")
 """What tells where the pictures are and how long it took."""

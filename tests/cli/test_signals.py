@@ -26,6 +26,8 @@ from tests.cli.helpers import (
     untouched,
 )
 
+pytestmark = pytest.mark.slow
+
 TWO = (*BASE, "--epochs", "2")
 # 15 training pictures in batches of 8, twice: four steps
 FILES = {"teach": "teacher", "tailor": "student", "finetune": "model"}

@@ -22,6 +22,8 @@ from nettailor_cli.core.training.loop import Training
 from tests.cli.helpers import BASE, ONE, Result, Workshop, contents, log_of, ok, refuses
 from tests.pair import commands_in_two
 
+pytestmark = pytest.mark.slow
+
 # the classifier alone, the backbone in evaluation mode: the same in any number of processes, to rounding
 HEAD = ("--freeze", *BASE, "--epochs", "2")
 

@@ -15,6 +15,8 @@ import pytest
 
 from tests.cli.helpers import CLASSES, TEST_IMAGES, Workshop, make_workshop
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "ci-gate.sh"
 Gate = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from nettailor_cli.core.backbones.listing import listed
 from tests.cli.helpers import SIZE, make_workshop, ok
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "pretrain" / "pretrain.py"
 
 

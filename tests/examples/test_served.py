@@ -10,6 +10,8 @@ import pytest
 
 from tests.cli.helpers import TEST_IMAGES, make_workshop
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "deploy" / "served.py"
 
 

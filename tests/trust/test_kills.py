@@ -7,7 +7,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.trust.conftest import SCRIPTS
+
+pytestmark = pytest.mark.slow
 
 
 def test_killed_at_random_moments_nothing_is_lost_and_the_bytes_are_the_same() -> None:

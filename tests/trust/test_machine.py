@@ -44,6 +44,8 @@ from tests.cli.helpers import (
 )
 from tests.pair import commands_in_two
 
+pytestmark = pytest.mark.slow
+
 TWO = (*BASE, "--epochs", "2")
 
 

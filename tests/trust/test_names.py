@@ -31,6 +31,8 @@ from tests.cli import helpers
 from tests.cli.helpers import Result, command
 from tests.core.deploy.tasks import make_tasks
 
+pytestmark = pytest.mark.slow
+
 CLASSES = (
     "\x1b[38;5;201mpink\x1b[2J\x1b]0;title\x07\x1b]52;c;aGk=\x07",
     "[bold red]x[link=http:x]",
