@@ -40,6 +40,11 @@ AFFINE_LR = 0.1
 """Share of the learning rate for a task's own scales and shifts of the blocks: at all of it the attention collapsed."""
 
 
+ADAPTER_CLIP = 1.0
+"""Length to which gradients of the adapters are shortened: nothing bounds what they add, and a large hint tore them
+off."""
+
+
 @dataclass
 class TailorTrainee:
     """Eq. 12 on a student, whose task parameters are all that is trained.
@@ -62,13 +67,16 @@ class TailorTrainee:
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         logits = {name: p for name, p in named.items() if p is self.module.attention.logits}
         affine = {name: p for name, p in named.items() if name.startswith("universal.") and p.dim() == 1}
-        weights = {name: p for name, p in named.items() if name not in {*logits, *affine}}
+        adapters = {name: p for name, p in named.items() if name.startswith("universal.") and p.dim() > 1}
+        weights = {name: p for name, p in named.items() if name not in {*logits, *affine, *adapters}}
         groups = [
             Group(weights, self.settings.lr, self.settings.weight_decay),
             Group(logits, self.settings.logits_lr, 0.0, clip=self.settings.logits_clip),
         ]
         if affine:
             groups.append(Group(affine, AFFINE_LR * self.settings.lr, self.settings.weight_decay))
+        if adapters:
+            groups.append(Group(adapters, self.settings.lr, self.settings.weight_decay, clip=ADAPTER_CLIP))
         return groups
 
     def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:

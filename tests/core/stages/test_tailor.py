@@ -45,16 +45,19 @@ def test_logits_have_their_own_learning_rate_and_clip_and_no_decay_and_the_backb
     assert trained == {id(p) for p in student.parameters() if p.requires_grad}
 
 
-def test_the_blocks_own_scales_and_shifts_learn_at_a_tenth_of_the_rate() -> None:
+def test_the_blocks_own_scales_learn_at_a_tenth_of_the_rate_and_adapters_by_shortened_gradients() -> None:
     backbone = build_random("resnet18", 0)
     backbone.preprocessing = Preprocessing(size=32)
     own: dict[str, Any] = {"bn_affine": "tuned", "adapter_rank": 1}
     student = Student(backbone, student_graph(backbone, 3, skips=1, **own), 3, **own)
-    weights, logits, affine = TailorTrainee(student, None, None, Settings(lr=0.5, weight_decay=0.125)).groups()
+    groups = TailorTrainee(student, None, None, Settings(lr=0.5, weight_decay=0.125)).groups()
+    weights, _, affine, adapters = groups
     assert (affine.lr, affine.weight_decay) == (pytest.approx(0.05), 0.125)
     assert len(affine.parameters) == 2 * 19 and all(name.startswith("universal.") for name in affine.parameters)
-    assert "universal.1.conv1.up.weight" in weights.parameters
-    trained = {id(p) for group in (weights, logits, affine) for p in group.parameters.values()}
+    assert (adapters.lr, adapters.weight_decay, adapters.clip) == (0.5, 0.125, 1.0)
+    assert {name.split(".")[-2] for name in adapters.parameters} == {"down", "up"}
+    assert {name.split(".")[0] for name in weights.parameters} == {"proxies", "head"} and weights.clip == 0.0
+    trained = {id(p) for group in groups for p in group.parameters.values()}
     assert trained == {id(p) for p in student.parameters() if p.requires_grad}
 
 
