@@ -40,8 +40,8 @@ def next_probe(tried: Mapping[int, float], screened: Sequence[float], wanted: fl
     growing = 2 ** (len(tried) - 1)  # whatever the short trainings say, the edge is not crept up to
     if good is None:
         assert bad is not None
-        below = hopeful({bad: tried[bad]}, range(bad))
-        return None if bad == 0 else min(bad - _at_most_half(growing, bad), max(below, default=bad))
+        # not where the short trainings say: on both sets where that was far below, the neighbour would have done
+        return None if bad == 0 else bad - _at_most_half(growing, bad)
     if bad is None:
         above = hopeful({good: tried[good]}, range(good + 1, last + 1))
         return None if good == last else max(good + _at_most_half(growing, last - good), max(above, default=good))
