@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.examples.scripts import script
+from tests.examples.recipes import conftest  # noqa: F401  puts examples/results on the path
 
 
 @pytest.fixture(scope="module")
 def channels() -> Any:
-    return script("channels")
+    import channels
+
+    return channels
 
 
 def test_the_rival_has_the_same_macs_and_epochs_and_is_measured_once(

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from scipy.stats import spearmanr
 
-from tests.examples.scripts import script
+from tests.examples.recipes import conftest  # noqa: F401  puts examples/results on the path
 
 
 @pytest.fixture(scope="module")
 def nine_sets() -> Any:
-    return script("nine_sets")
+    import nine_sets
+
+    return nine_sets
 
 
 def row(name: str, seed: int, model: float, macs: float) -> dict[str, Any]:

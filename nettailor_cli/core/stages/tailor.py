@@ -39,7 +39,6 @@ from nettailor_cli.core.training.trainee import Group
 AFFINE_LR = 0.1
 """Share of the learning rate for a task's own scales and shifts of the blocks: at all of it the attention collapsed."""
 
-
 ADAPTER_CLIP = 1.0
 """Length to which gradients of the adapters are shortened: nothing bounds what they add, and a large hint tore them
 off."""
@@ -66,9 +65,10 @@ class TailorTrainee:
     def groups(self) -> list[Group]:
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         logits = {name: p for name, p in named.items() if p is self.module.attention.logits}
-        affine = {name: p for name, p in named.items() if name.startswith("universal.") and p.dim() == 1}
-        adapters = {name: p for name, p in named.items() if name.startswith("universal.") and p.dim() > 1}
-        weights = {name: p for name, p in named.items() if name not in {*logits, *affine, *adapters}}
+        in_blocks = {name: p for name, p in named.items() if name.startswith("universal.")}
+        affine = {name: p for name, p in in_blocks.items() if p.dim() == 1}
+        adapters = {name: p for name, p in in_blocks.items() if p.dim() > 1}
+        weights = {name: p for name, p in named.items() if name not in {*logits, *in_blocks}}
         groups = [
             Group(weights, self.settings.lr, self.settings.weight_decay),
             Group(logits, self.settings.logits_lr, 0.0, clip=self.settings.logits_clip),

@@ -76,6 +76,7 @@ def test_a_first_guess_that_was_too_careful_is_made_up_for_in_one_step() -> None
     """Measured: ResNet-18, 102 kinds of flowers, 64 px; the fifth block can go, the sixth costs too much."""
     screened = [73.8, 70.5, 67.3, 65.9, 52.7, 42.6, 41.6, 28.1, 22.2]
     full = {3: 77.9, 4: 73.5, 5: 72.6, 6: 70.2}
+    assert next_probe({}, screened, 70.5) == 4
     assert next_probe({3: full[3]}, screened, 70.5) == 6
     assert next_probe({3: full[3], 6: full[6]}, screened, 70.5) == 5
     assert next_probe({3: full[3], 6: full[6], 5: full[5]}, screened, 70.5) is None
