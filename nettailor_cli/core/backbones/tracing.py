@@ -1,7 +1,7 @@
 """A part of a network (stem, block, pooling) as operations in a row, found by torch.fx, whatever family it is of.
 
 Modules of torch.nn stay whole; containers and residual sums are followed. Export is made of it, and what has no handler
-in `deploy/emitting.py` is refused there by name, so that nothing is exported wrong.
+in `deploy/operations.py` is refused there by name, so that nothing is exported wrong.
 """
 
 from __future__ import annotations

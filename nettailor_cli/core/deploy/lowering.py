@@ -2,7 +2,7 @@
 
 Where an alpha goes: into the last convolution of its path, and into the shortcut's. A shortcut without a convolution
 has no weights to take it up, so node l is stored as y_l = x_l / s_l with s_l = alpha_l * s_{l-1}: then it adds y_{l-1}
-as it is, and whoever reads y_l has s_l in his own weights (see `emitting.py`). From node to node s_l may become small
+as it is, and whoever reads y_l has s_l in his own weights (see `values.py`). From node to node s_l may become small
 and y_l large, which half precision does not bear; below LEAST_SCALE the shortcut gets a depthwise 1x1 convolution with
 its alpha instead, and s_l is 1 again. What bypasses a proxy is a shortcut like any other.
 """
@@ -18,8 +18,10 @@ from torch import Tensor, fx, nn
 
 from nettailor_cli.core.adapters import merge
 from nettailor_cli.core.backbones.tracing import Traced, trace
-from nettailor_cli.core.deploy.emitting import Emitter, Record, Value, tensors_of
+from nettailor_cli.core.deploy.emitting import Emitter
+from nettailor_cli.core.deploy.operations import emit_terms, emit_whole
 from nettailor_cli.core.deploy.plan import IMAGE, LOGITS, Plan, Step, needed
+from nettailor_cli.core.deploy.values import Record, Value, tensors_of
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.folding import proxy_layers
 from nettailor_cli.core.graph import NOTHING, Path, untouched
@@ -111,12 +113,12 @@ class _Builder:
         self._head: dict[str, Tensor] = {}
 
     def stem(self, stem: nn.Module) -> None:
-        value = self.emit.whole(stem, trace(stem), "stem", Value(IMAGE, 3))
+        value = emit_whole(self.emit, stem, trace(stem), "stem", Value(IMAGE, 3))
         self.nodes[0] = self.emit.renamed(value, _node(0)).alone
 
     def block(self, path: Path, block: nn.Module, traced: Traced) -> list[Value]:
         """A universal block's terms: its convolutions in a row, and the shortcut; all are to be added."""
-        return self.emit.run(block, traced, f"block{path.sink}", self.nodes[path.source])
+        return emit_terms(self.emit, block, traced, f"block{path.sink}", self.nodes[path.source])
 
     def proxy(self, path: Path, proxy: nn.Module, scaling: Scaling) -> Value:
         x = self.nodes[path.source]
@@ -147,7 +149,7 @@ class _Builder:
         self.nodes[node] = replace(value, factor=scale).alone
 
     def head(self, last: int, pooling: nn.Module, head: nn.Linear) -> None:
-        features = self.emit.whole(pooling, trace(pooling), "pooling", self.nodes[last])
+        features = emit_whole(self.emit, pooling, trace(pooling), "pooling", self.nodes[last])
         features = self.emit.renamed(features, "features")
         step = Step("linear", (features.name,), LOGITS, weight="head_weight", bias="head_bias")
         self.emit.records.append(Record(step, head, scale=features.factor))

@@ -1,157 +1,65 @@
-"""Single parts as steps of a plan, each against torch itself, with a factor that has to go somewhere."""
+"""Where a factor goes, and how many steps that takes."""
 
 from __future__ import annotations
 
-import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from nettailor_cli.core.backbones.tracing import trace
-from nettailor_cli.core.deploy.emitting import Emitter, Value, tensors_of
-from nettailor_cli.core.deploy.plan import IMAGE, LOGITS, Plan, Step
-from nettailor_cli.core.deploy.standalone import StandaloneNetwork
-from nettailor_cli.core.preprocessing import Preprocessing
-from tests.core.deploy.networks import distance
+from nettailor_cli.core.deploy.emitting import Emitter
+from nettailor_cli.core.deploy.plan import IMAGE
+from nettailor_cli.core.deploy.values import Value, tensors_of
 
-C = 6
-FACTOR = 0.3
+C = 4
 
 
-class Shuffled(nn.Module):
-    """A branch beside what passes by, as ShuffleNet has it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(nn.Conv2d(C // 2, C // 2, 1), nn.BatchNorm2d(C // 2), nn.ReLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        left, right = x.chunk(2, dim=1)
-        return torch.cat((left, self.branch(right)), dim=1)
+def convolved(emitter: Emitter, *, relu: bool = False) -> Value:
+    value = emitter.conv(Value(IMAGE, C), "a", nn.Conv2d(C, C, 1))
+    return emitter.relu(value, "a_relu") if relu else value
 
 
-class Gated(nn.Module):
-    """Squeeze and excitation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(C, 2, 1), nn.SiLU(), nn.Conv2d(2, C, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.squeeze(x)) * x
-
-
-class Scaled(nn.Module):
-    """A shortcut, and a number per channel before it: ConvNeXt's."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(C, C, 3, padding=1, groups=C)
-        self.layer_scale = nn.Parameter(torch.linspace(-1, 1, C)[:, None, None])
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.layer_scale * self.conv(x)
-        y += x
-        return y
+def test_a_convolution_takes_up_a_factor_and_its_relu_lets_it_through() -> None:
+    emitter = Emitter()
+    value = convolved(emitter, relu=True)
+    before = tensors_of(emitter.records[0])
+    assert emitter.multiplied(value, 0.5, "halved") == "a"
+    after = tensors_of(emitter.records[0])
+    assert len(emitter.records) == 1
+    for name in ("a_weight", "a_bias"):
+        torch.testing.assert_close(after[name], before[name] / 2)
 
 
-class ScaledInput(nn.Module):
-    """The number per channel on what nobody here made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer_scale = nn.Parameter(torch.linspace(-1, 1, C)[:, None, None])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x * self.layer_scale, 3, 1, 1) + F.max_pool2d(x, 3, 1, 1)
+def test_what_somebody_else_reads_gets_a_step_of_its_own() -> None:
+    emitter = Emitter()
+    assert emitter.multiplied(convolved(emitter).alone, 0.5, "halved") == "halved"
+    assert [record.step.output for record in emitter.records] == ["a", "halved"]
+    torch.testing.assert_close(
+        tensors_of(emitter.records[1])["halved_weight"].flatten(), torch.full((C,), 0.5).double()
+    )
 
 
-class ReadTwice(nn.Module):
-    """A convolution whose result two read: neither may change it for the other."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(C, C, 1)
-        self.norm = nn.BatchNorm2d(C)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
-        return self.norm(y) + F.relu(y)
+def test_a_factor_of_one_takes_no_step() -> None:
+    emitter = Emitter()
+    assert emitter.multiplied(convolved(emitter).alone, 1.0, "same") == "a"
+    assert len(emitter.records) == 1
 
 
-class ScaledThenNormed(nn.Module):
-    """The norm comes after the numbers per channel, and can't go into the convolution before them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(C, C, 1)
-        self.layer_scale = nn.Parameter(torch.linspace(-1, 1, C)[:, None, None])
-        self.norm = nn.BatchNorm2d(C)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(self.layer_scale * self.conv(x))
-        return y
+def test_pooling_lets_a_factor_through_and_a_sigmoid_does_not() -> None:
+    emitter = Emitter()
+    pooled = emitter.max_pool(Value(IMAGE, C, factor=0.5), "pooled", 2, 2, 0)
+    assert pooled.factor == 0.5 and len(emitter.records) == 1
+    assert emitter.unary("sigmoid", pooled, "bent").factor == 1.0
+    assert [record.step.output for record in emitter.records] == ["pooled", "pooled_plain", "bent"]
 
 
-PARTS: dict[str, nn.Module] = {
-    "biased convolution with a norm": nn.Sequential(nn.Conv2d(C, C, 3, bias=True), nn.BatchNorm2d(C), nn.ReLU6()),
-    "norm first": nn.Sequential(nn.BatchNorm2d(C), nn.ReLU(), nn.Conv2d(C, C, 1, bias=False), nn.AvgPool2d(2)),
-    "rectangular": nn.Sequential(nn.Conv2d(C, C, (1, 7), padding=(0, 3)), nn.Conv2d(C, C, (3, 1), padding=(1, 0))),
-    "hard": nn.Sequential(nn.Hardswish(), nn.Hardsigmoid()),
-    "smooth": nn.Sequential(nn.SiLU(), nn.GELU(), nn.Sigmoid()),
-    "rounded up": nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(2, ceil_mode=True)),
-    "shuffled": Shuffled(),
-    "gated": Gated(),
-    "scaled": Scaled(),
-    "scaled input": ScaledInput(),
-    "read twice": ReadTwice(),
-    "scaled, then normed": ScaledThenNormed(),
-}
+def test_a_concat_of_unequal_factors_stands_for_itself() -> None:
+    emitter = Emitter()
+    alike = emitter.concat([Value("x", C, factor=0.5), Value("y", C, factor=0.5)], "alike")
+    unequal = emitter.concat([Value("x", C, factor=0.5), Value("y", C, factor=0.25)], "unequal")
+    assert (alike.factor, unequal.factor) == (0.5, 1.0)
+    assert alike.channels == unequal.channels == 2 * C
 
 
-def run(steps: Emitter, name: str, x: Tensor) -> Tensor:
-    """The value `name` of the emitted steps, in float64."""
-    tensors: dict[str, Tensor] = {}
-    for record in steps.records:
-        tensors |= tensors_of(record)
-    head = Step("linear", ("averages",), LOGITS, weight="w", bias="b")
-    plan = Plan((*(record.step for record in steps.records), Step("mean", (name,), "averages"), head))
-    tensors |= {"w": torch.eye(C, dtype=torch.float64), "b": torch.zeros(C, dtype=torch.float64)}
-    network = StandaloneNetwork(plan, tensors, Preprocessing(), "logits")
-    return network._values({IMAGE: x}, {})[name]
-
-
-@pytest.mark.parametrize("gain", [1.0, 0.7])
-@pytest.mark.parametrize("factor", [1.0, FACTOR])
-@pytest.mark.parametrize("name", PARTS)
-def test_a_part_computes_what_torch_does_whatever_its_input_and_output_are_multiplied_by(
-    name: str, factor: float, gain: float
-) -> None:
-    part = PARTS[name].eval().double()
-    generator = torch.Generator().manual_seed(0)
-    for layer in (module for module in part.modules() if isinstance(module, nn.Conv2d)):
-        for tensor in (parameter.data for parameter in layer.parameters()):
-            tensor.normal_(0.1, 0.3, generator=generator)
-    for norm in (module for module in part.modules() if isinstance(module, nn.BatchNorm2d)):
-        for tensor in (norm.running_mean, norm.bias.data, norm.weight.data):
-            tensor.normal_(0.5, 0.5, generator=generator)
-    stored = torch.randn(2, C, 11, 11, generator=generator, dtype=torch.float64)
-    emitter, traced = Emitter(), trace(part)
-    terms = emitter.run(part, traced, "part", Value(IMAGE, C, factor))
-    names = [emitter.multiplied(term, gain, f"part_gain{i}") for i, term in enumerate(terms)]
-    result = emitter.sum_of(names, "sum", C) if len(names) > 1 else Value(names[0], C)
-    with torch.no_grad():
-        expected = gain * part(factor * stored)
-        assert distance(run(emitter, result.name, stored), expected) < 1e-12
-
-
-def test_a_shortcut_is_told_from_a_sum_within() -> None:
-    assert trace(PARTS["scaled"]).passes_input and len(trace(PARTS["scaled"]).terms) == 2
-    assert not trace(PARTS["read twice"]).passes_input
-    assert not trace(PARTS["gated"]).passes_input
-
-
-def test_what_has_no_operation_is_refused_by_name() -> None:
-    part = nn.Sequential(nn.Softplus())
-    with pytest.raises(NotImplementedError, match="part_0: a Softplus can't be exported"):
-        Emitter().run(part, trace(part), "part", Value(IMAGE, C))
+def test_a_batch_norm_goes_into_its_convolution_and_not_behind_a_relu() -> None:
+    emitter = Emitter()
+    assert emitter.norm(convolved(emitter), "normed", nn.BatchNorm2d(C)).name == "a"
+    assert emitter.norm(convolved(emitter, relu=True), "normed", nn.BatchNorm2d(C)).name == "normed"
