@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nettailor_cli.core import delta
@@ -17,6 +19,7 @@ from nettailor_cli.core.delta import read_document
 from nettailor_cli.core.pruning import remove_blocks
 from nettailor_cli.core.run import RunDirectory
 from nettailor_cli.core.search.probe import Probe
+from nettailor_cli.core.settings import flag_of
 from nettailor_cli.core.student import Student
 from nettailor_cli.core.task_tensors import tensors_for
 from nettailor_cli.core.training.memory import Memory
@@ -239,8 +242,24 @@ def test_baselines_stand_beside_the_candidates_and_are_never_chosen(run: Path, c
     (random,) = (row for name, row in rows.items() if name.startswith("random"))
     assert len(random["blocks"]) == len(chosen["blocks"])
     assert json.loads((run / "fit.json").read_text())["rows"] == document["candidates"]
+    lines = (run / "baselines" / f"reference-{rows['reference']['epochs']}" / "log.jsonl").read_text().splitlines()
+    assert {json.loads(line)["part"] for line in lines} == {"reference"} and len(lines) == rows["reference"]["epochs"]
+    assert not any("val_accuracy" in line for line in lines)  # its curve is nobody's, and would cost a third more
     again = ok("fit", *options, "--baselines", "--resume").document
     assert again["candidates"] == document["candidates"]
+
+
+def test_the_reference_is_what_teach_makes_in_as_many_epochs(
+    shop: Workshop, run: Path, config: Path, tmp_path: Path
+) -> None:
+    ok("fit", "--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--baselines")
+    (baseline,) = (run / "baselines").glob("reference-*/teacher.safetensors")
+    settings = read_document(baseline).settings["teach"]
+    flags = [word for name in ("epochs", "batch_size", "lr") for word in (flag_of(name), settings[name])]
+    start = ("--backbone", "resnet18", "--weights", shop.weights, "--data", shop.data, "--size", SIZE)
+    ok("teach", *start, "--run", tmp_path / "taught", *MACHINE, *flags, "--min-steps", 0)
+    taught = load_file(tmp_path / "taught" / "teacher.safetensors")
+    assert all(torch.equal(tensor, taught[name]) for name, tensor in load_file(baseline).items())
 
 
 def test_folds_are_runs_of_their_own_whose_figures_are_taken_together(shop: Workshop, run: Path, config: Path) -> None:

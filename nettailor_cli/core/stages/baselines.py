@@ -10,6 +10,7 @@ from nettailor_cli.core.run import RunDirectory
 from nettailor_cli.core.search.choice import BASELINE, Row
 from nettailor_cli.core.settings import TEACH, fields_of
 from nettailor_cli.core.stages.candidate import Fold
+from nettailor_cli.core.stages.carry_out import Part
 from nettailor_cli.core.stages.start import start_teach
 
 
@@ -40,7 +41,7 @@ def _teach(fold: Fold, name: str, chosen: Row, **settings: object) -> Row:
     taught = fold.student[0].settings.get(TEACH, {})
     flags = {key: value for key, value in taught.items() if key in fields_of(TEACH) and value is not None}
     flags |= {"epochs": epochs, "min_steps": 0, **settings}
-    document = start_teach(replace(job.within(run, fold.bench.dataset.root), flags=flags))
+    document = start_teach(replace(job.within(run, fold.bench.dataset.root), flags=flags), Part(name, alike=True))
     metric, cost = document.metrics[delta.TEACHER], document.graph.cost
     return Row(
         name=name,

@@ -40,6 +40,7 @@ from nettailor_cli.core.settings import (
     flag_of,
     lengthened,
 )
+from nettailor_cli.core.stages.carry_out import Part
 from nettailor_cli.core.stages.finetune import finetune
 from nettailor_cli.core.stages.job import Job, ready_to_write, settle_machine
 from nettailor_cli.core.stages.latencies import LATENCY, settle_latencies
@@ -57,13 +58,13 @@ _MACHINE = ("device", "precision", "workers", "cache_limit", "memory_limit", "ac
 """Flags of `tailor` that go for the teacher as well when it has to be taught first; so do the carried ones."""
 
 
-def start_teach(job: Job) -> ModelDocument:
-    """`nettailor teach`: writes RUN/teacher.safetensors and returns its document."""
+def start_teach(job: Job, part: Part | None = None) -> ModelDocument:
+    """`nettailor teach`: writes RUN/teacher.safetensors and returns its document. `part`: as `carry_out` has it."""
     with job.holding() as held:
-        return _teach(held)
+        return _teach(held, part)
 
 
-def _teach(job: Job) -> ModelDocument:
+def _teach(job: Job, part: Part | None) -> ModelDocument:
     output = job.run.teacher
     if not ready_to_write(job, TEACH, output):
         return delta.read_document(output)
@@ -74,7 +75,7 @@ def _teach(job: Job) -> ModelDocument:
     backbone = _backbone(job)
     _warn_of_idle_flags(job, TEACH, settings, dataset)
     bench = bench_for(job, dataset, settings, backbone.preprocessing, settle_machine(job, settings))
-    return teach(job, backbone, settings, bench)
+    return teach(job, backbone, settings, bench, part)
 
 
 def start_tailor(

@@ -15,7 +15,7 @@ from nettailor_cli.core.data import Batch
 from nettailor_cli.core.delta import ModelDocument
 from nettailor_cli.core.errors import UsageError
 from nettailor_cli.core.settings import TEACH, Settings
-from nettailor_cli.core.stages.carry_out import carry_out, generator_for, lasting_settings, run_table
+from nettailor_cli.core.stages.carry_out import Part, carry_out, generator_for, lasting_settings, run_table
 from nettailor_cli.core.stages.job import Job
 from nettailor_cli.core.stages.workbench import Workbench
 from nettailor_cli.core.teacher import Teacher
@@ -63,8 +63,10 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.detach().argmax(dim=1) == labels).float().mean() * 100
 
 
-def teach(job: Job, backbone: Backbone, settings: Settings, bench: Workbench) -> ModelDocument:
-    """Fine-tune `backbone` on the pictures of `bench` and write the teacher."""
+def teach(
+    job: Job, backbone: Backbone, settings: Settings, bench: Workbench, part: Part | None = None
+) -> ModelDocument:
+    """Fine-tune `backbone` on the pictures of `bench` and write the teacher. `part`: as `carry_out` has it."""
     output = job.run.teacher
     if settings.cut is not None:
         if settings.cut > len(backbone.blocks):
@@ -95,5 +97,5 @@ def teach(job: Job, backbone: Backbone, settings: Settings, bench: Workbench) ->
     return carry_out(
         job, TEACH, output, TeachTrainee(teacher, settings, compiled), bench, settings,
         identity={"backbone": backbone.fingerprint, "preprocessing": backbone.preprocessing.to_json()},
-        about=run_table(backbone, bench), finish=finish,
+        about=run_table(backbone, bench), finish=finish, part=part,
     )  # fmt: skip
