@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -52,3 +53,29 @@ class Silent:
 
 SILENT = Silent()
 """The one to use where nobody watches."""
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """Reports to `whole`, with the `name` of a part of the work before everything that it says."""
+
+    whole: Progress
+    name: str
+
+    def note(self, text: str) -> None:
+        self.whole.note(f"{self.name}: {text}")
+
+    def warn(self, text: str) -> None:
+        self.whole.warn(f"{self.name}: {text}")
+
+    def start(self, what: str, total: int) -> None:
+        self.whole.start(f"{self.name}: {what}", total)
+
+    def advance(self, units: int = 1, figures: Mapping[str, float] | None = None) -> None:
+        self.whole.advance(units, figures)
+
+    def line(self, text: str) -> None:
+        self.whole.line(f"{self.name}: {text}")
+
+    def finish(self, line: str = "") -> None:
+        self.whole.finish(line and f"{self.name}: {line}")

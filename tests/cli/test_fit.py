@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tomllib
 from collections.abc import Callable
@@ -264,8 +265,12 @@ def test_the_reference_is_what_teach_makes_in_as_many_epochs(
 
 def test_folds_are_runs_of_their_own_whose_figures_are_taken_together(shop: Workshop, run: Path, config: Path) -> None:
     options = ("--run", run, *MACHINE, "--config", config, "--tolerance", 100, "--folds", 2, "--json")
-    document = ok("fit", *options).document
+    result = ok("fit", *options)
+    document = result.document
     assert document["folds"] == 2
+    name, together = document["candidates"][0]["name"], "val accuracy [0-9.]+ ± [0-9.]+ % over 2 folds"
+    for said in (f"{name} epoch 1/2, .*", f"fold 1: {name} epoch 1/2, .*", f"{name}: {together}"):
+        assert re.search(f"^{said}$", result.err, re.MULTILINE), said
     other = run / "folds" / "1"
     mine, theirs = (read_document(where / "student.safetensors").data for where in (run, other))
     assert (mine["fold"], theirs["fold"]) == (0, 1) and mine["digest"] != theirs["digest"]

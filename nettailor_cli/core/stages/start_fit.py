@@ -20,6 +20,7 @@ from nettailor_cli.core.errors import DataError, FileError, UsageError
 from nettailor_cli.core.files import check_place, sha256_of
 from nettailor_cli.core.models import load_teacher
 from nettailor_cli.core.presets import QUICK, resolve
+from nettailor_cli.core.progress import PartOf
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.search.asked import Asked, remembered
 from nettailor_cli.core.search.choice import Choice, Row, Wanted
@@ -264,6 +265,7 @@ def _another(first: Fold, number: int, latency_table: Path | None) -> Fold:
     """The same with another part of the pictures as val, in RUN/folds/`number`, taught and tailored as the first."""
     job, document = first.job, first.student[0]
     plain = job.within(RunDirectory(job.run.path / "folds" / str(number)), first.bench.dataset.root)
+    plain = replace(plain, progress=PartOf(job.progress, f"fold {number}"))
     recorded = {stage: {**_settings_in(document, stage), "fold": number} for stage in (TEACH, TAILOR)}
     start_teach(replace(plain, flags=recorded[TEACH]))
     start_tailor(replace(plain, flags=recorded[TAILOR]), latency_table=latency_table)

@@ -106,9 +106,12 @@ class Trials:
                 self.cut_short.add(name)
                 break
         done = documents[-1].metrics[delta.MODEL].get("given_up_after_epochs", epochs)
-        self.rows[name] = self.row(name, documents, self._epochs_before() + short + done, kind=kind)
+        row = self.rows[name] = self.row(name, documents, self._epochs_before() + short + done, kind=kind)
         self.record([*self.rows.values()])
-        return self.rows[name]
+        if len(documents) > 1:
+            accuracy = f"{row.accuracy:.1f} ± {row.standard_error:.1f} %"
+            self.main.job.progress.note(f"{name}: val accuracy {accuracy} over {len(documents)} folds")
+        return row
 
     def _is_out_of_reach(self, documents: Sequence[ModelDocument]) -> bool:
         """Whether these folds have so many errors that even without one in the others too few would be right."""
