@@ -3,9 +3,10 @@
     python examples/results/nine_sets.py --data DATA --weights WEIGHTS/resnet18.safetensors --out runs/nine_sets
 
 Each fit is run again with --baselines: all of them, fine-tuned for the same number of epochs, are measured on test as
-well. A set and seed that has its row in --results is not measured again, on whatever machine that was; several of these
-can share OUT and --results, each with other --sets. Goes on where it was stopped. The table of all rows on stdout, with
-the rank correlation between the kept MACs and the error of the classifier on frozen features.
+well. With --reference-alone it is the whole network alone, which is two fifths of that work. A set and seed that has
+its row in --results is not measured again, on whatever machine that was; several of these can share OUT and
+--results, each with other --sets. Goes on where it was stopped. The table of all rows on stdout, with the rank
+correlation between the kept MACs and the error of the classifier on frozen features.
 """
 
 from __future__ import annotations
@@ -40,18 +41,30 @@ SETS: dict[str, list[str]] = {
 }
 
 
+def asked(name: str, seed: int, arguments: argparse.Namespace) -> tuple[object, ...]:
+    """What every training of a row is told."""
+    return (
+        "--backbone", arguments.arch, "--weights", arguments.weights, "--data", arguments.data / name, "--seed", seed,
+        "--size", arguments.size, "--precision", arguments.precision, *SETS[name], "--resume",
+    )  # fmt: skip
+
+
 def fit(name: str, seed: int, arguments: argparse.Namespace, *, baselines: bool = False) -> dict[str, Any]:
     """What `nettailor fit` says."""
     kept = arguments.out / f"{name}-{seed}{'-baselines' if baselines else ''}.json"
     if not kept.exists():
-        fitted = nettailor(
-            "fit", "--backbone", arguments.arch, "--weights", arguments.weights, "--data", arguments.data / name,
-            "--run", arguments.out / f"{name}-{seed}", "--seed", seed, "--size", arguments.size,
-            "--precision", arguments.precision, *SETS[name], "--resume", *(["--baselines"] if baselines else []),
-            may_miss=True,
-        )  # fmt: skip
+        run, more = arguments.out / f"{name}-{seed}", ["--baselines"] if baselines else []
+        fitted = nettailor("fit", "--run", run, *asked(name, seed, arguments), *more, may_miss=True)
         kept.write_text(json.dumps(fitted))
     return json.loads(kept.read_text())
+
+
+def teach_reference(name: str, seed: int, arguments: argparse.Namespace, fitted: dict[str, Any]) -> None:
+    """What --baselines has under that name, where `fit` looks for it."""
+    (chosen,) = (row for row in fitted["candidates"] if row["name"] == fitted["chosen"])
+    epochs = round(chosen["epochs"])
+    run = arguments.out / f"{name}-{seed}" / "baselines" / f"reference-{epochs}"
+    nettailor("teach", "--run", run, *asked(name, seed, arguments), "--epochs", epochs, "--min-steps", 0)
 
 
 def key(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -66,7 +79,10 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     fitted = fit(name, seed, arguments)
     run = arguments.out / f"{name}-{seed}"
     seconds = seconds_of_training(run)
-    fit(name, seed, arguments, baselines=True)
+    if arguments.reference_alone:
+        teach_reference(name, seed, arguments, fitted)
+    else:
+        fit(name, seed, arguments, baselines=True)
     accuracies = {kind: on_test(file, arguments.data / name) for kind, file in networks(run).items()}
     totals, whole = fitted["totals"], fitted["backbone_totals"]
     return {
@@ -75,7 +91,7 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
         "task_parameters": totals["task_parameters"],
         "candidates": len([c for c in fitted["candidates"] if c["kind"] == "candidate"]),
         "seconds": seconds, "teacher_val": fitted["teacher_accuracy"],
-        **{kind: accuracies[kind] for kind in KINDS},
+        **{kind: accuracies.get(kind, "") for kind in KINDS},
     }  # fmt: skip
 
 
@@ -113,7 +129,8 @@ def measured(results: Path) -> list[dict[str, Any]]:
         return []
     with results.open(newline="") as stream:
         return [
-            {key: text if key in WORDS else number(text) for key, text in row.items()} for row in csv.DictReader(stream)
+            {key: text if key in WORDS or not text else number(text) for key, text in row.items()}
+            for row in csv.DictReader(stream)
         ]
 
 
@@ -130,6 +147,11 @@ def keep(row: dict[str, Any], results: Path) -> None:
         if stream.tell() == 0:
             writer.writeheader()
         writer.writerow(row)
+
+
+def known(column: str, rows: list[dict[str, Any]]) -> list[float]:
+    """Of the rows for which it was measured."""
+    return [row[column] for row in rows if row[column] != ""]
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -152,12 +174,13 @@ def show(rows: list[dict[str, Any]]) -> None:
     for name in sets:
         own = [row for row in rows if row["set"] == name]
         numbers = [column for column in own[0] if column not in WORDS]
-        mean[name] = {column: statistics.mean(row[column] for row in own) for column in numbers}
+        mean[name] = {column: statistics.mean(values) for column in numbers if (values := known(column, own))}
         differences = [row["model"] - row["reference"] for row in own]
         mean[name]["difference"] = statistics.mean(differences)
 
         def pm(key: str, own: list[dict[str, Any]] = own) -> str:
-            return mean_and_spread([row[key] for row in own])
+            values = known(key, own)
+            return mean_and_spread(values) if values else ""
 
         print(
             f"| {name} | {pm('reference')} | {pm('model')} | {mean_and_spread(differences, '+')} "
@@ -170,10 +193,11 @@ def show(rows: list[dict[str, Any]]) -> None:
         f"mean MACs {statistics.mean(mean[name]['macs'] for name in sets):.1f} %, "
         f"mean parameters {statistics.mean(mean[name]['parameters'] for name in sets):.1f} %"
     )
-    if len(sets) > 2:
-        error = [100 - mean[name]["classifier"] for name in sets]
+    told = [name for name in sets if "classifier" in mean[name]]
+    if len(told) > 2:
+        error = [100 - mean[name]["classifier"] for name in told]
         print(f"rank correlation of kept MACs and the classifier's error: "
-              f"{spearman([mean[name]['macs'] for name in sets], error):.2f}")  # fmt: skip
+              f"{spearman([mean[name]['macs'] for name in told], error):.2f}")  # fmt: skip
 
 
 def main() -> None:
@@ -187,6 +211,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--reference-alone", action="store_true", help="without the other baselines")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seeds:

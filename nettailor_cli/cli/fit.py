@@ -151,6 +151,7 @@ def fit(
 
     result = {
         "file": str(path),
+        "chosen": fitted.choice.row.name,
         "met": fitted.choice.met,
         "reason": fitted.choice.reason,
         "folds": fitted.folds,

@@ -70,6 +70,7 @@ def test_from_pictures_to_the_leanest_within_the_tolerance(shop: Workshop, confi
     start = ("--backbone", "resnet18", "--data", shop.data, "--size", SIZE, "--run", run)
     result = ok("fit", *start, *MACHINE, "--config", config, "--tolerance", 100, "--json")
     document = result.document
+    assert document["chosen"] in {row["name"] for row in document["candidates"]}
     assert {"teacher.safetensors", "student.safetensors", "model.safetensors", "fit.json", "search"} <= {
         path.name for path in run.iterdir()
     }

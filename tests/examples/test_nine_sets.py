@@ -60,6 +60,44 @@ def test_a_row_comes_back_as_it_was_kept_and_is_not_measured_again(
     assert asked[3:] == [("gtsrb", 1), ("dtd10", 1), ("gtsrb", 2), ("dtd10", 2)], "another size is another measurement"
 
 
+def test_with_the_reference_alone_the_other_baselines_stay_empty_and_out_of_the_means(
+    nine_sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[tuple[Any, ...]] = []
+    chosen = {"name": "k03", "kind": "candidate", "epochs": 54.4}
+    fitted = {
+        "met": True, "chosen": "k03", "teacher_accuracy": 90.0, "candidates": [{**chosen, "name": "k04"}, chosen],
+        "totals": {"blocks": 3, "macs": 40, "parameters": 20, "task_parameters": 10},
+        "backbone_totals": {"macs": 100, "parameters": 100},
+    }  # fmt: skip
+    run = tmp_path / "out" / "gtsrb-0"
+    run.mkdir(parents=True)
+    (run / "log.jsonl").write_text("")
+
+    def nettailor(*words: Any, may_miss: bool = False) -> dict[str, Any]:
+        commands.append(words)
+        if words[0] == "teach":
+            (words[words.index("--run") + 1] / "teacher.safetensors").parent.mkdir(parents=True)
+            (words[words.index("--run") + 1] / "teacher.safetensors").touch()
+        return fitted
+
+    monkeypatch.setattr(nine_sets, "nettailor", nettailor)
+    monkeypatch.setattr(nine_sets, "on_test", lambda file, data: 80.0 if "reference" in file.parent.name else 82.0)
+    results = tmp_path / "results.csv"
+    words = ["--data", tmp_path, "--weights", tmp_path, "--out", tmp_path / "out", "--results", results]
+    monkeypatch.setattr(
+        sys, "argv", ["nine_sets.py", *map(str, words), "--sets", "gtsrb", "--seeds", "0", "--reference-alone"]
+    )
+    nine_sets.main()
+    assert [command[0] for command in commands] == ["fit", "teach"]
+    assert commands[1][commands[1].index("--epochs") + 1] == 54
+    (measured,) = nine_sets.measured(results)
+    assert (measured["reference"], measured["model"], measured["cut"]) == (80.0, 82.0, "")
+    kept = {**measured, **row("gtsrb", 1, 82.0, 40.0), "precision": "auto", "reference": 80.0, "cut": 60.0}
+    nine_sets.show([{**measured, "classifier": 40.0}, kept])
+    assert "| 50.0 ± 14.1 | 60.0 | 70.0 |" in capsys.readouterr().out
+
+
 def test_rank_correlation_is_scipys(nine_sets: Any) -> None:
     a, b = [3.0, 1.0, 2.0, 2.0, 5.0], [1.0, 1.0, 4.0, 2.0, 9.0]
     assert nine_sets.spearman(a, b) == pytest.approx(spearmanr(a, b).statistic)
