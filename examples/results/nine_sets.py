@@ -1,4 +1,4 @@
-"""`nettailor fit` on nine sets, three seeds: the README's second table. Test accuracy taken once.
+"""`nettailor fit` on nine sets, three seeds: the README's first table. Test accuracy taken once.
 
     python examples/results/nine_sets.py --data DATA --weights WEIGHTS/resnet18.safetensors --out runs/nine_sets
 
