@@ -1,4 +1,4 @@
-"""The README's table: teach, tailor, prune, finetune on four sets, three seeds; K chosen on val, test taken once.
+"""The README's table of three seeds: teach, tailor, prune, finetune on four sets; K chosen on val, test taken once.
 
     python examples/results/four_sets.py --data DATA --weights WEIGHTS/resnet18.safetensors --out runs/four_sets
 

@@ -72,39 +72,36 @@ class Emitter:
         if record is not None and record.step.op in ("conv", "add", "linear"):
             record.step = replace(record.step, relu=True)
             return replace(x, positive=True)
-        return replace(self._step("relu", [x], name), positive=True)
+        return replace(self._step("relu", x, name), positive=True)
 
     def unary(self, op: str, x: Value, name: str) -> Value:
         """A function of each number that lets no factor through."""
-        return replace(self._step(op, [self.plain(x)], name), positive=op in ("relu6", "sigmoid", "hard_sigmoid"))
+        return replace(self._step(op, self.plain(x), name), positive=op in ("relu6", "sigmoid", "hard_sigmoid"))
 
     def max_pool(self, x: Value, name: str, kernel: int, stride: int, padding: int, *, ceil: bool = False) -> Value:
-        value = self._step("max_pool", [x], name, kernel=kernel, stride=stride, padding=padding, ceil=ceil)
-        return replace(value, positive=x.positive)
+        return self._step("max_pool", x, name, kernel=kernel, stride=stride, padding=padding, ceil=ceil)
 
     def avg_pool(self, x: Value, name: str, kernel: int, stride: int, padding: int, *, ceil: bool = False) -> Value:
-        value = self._step("avg_pool", [x], name, kernel=kernel, stride=stride, padding=padding, ceil=ceil)
-        return replace(value, positive=x.positive)
+        return self._step("avg_pool", x, name, kernel=kernel, stride=stride, padding=padding, ceil=ceil)
 
     def average_to(self, x: Value, name: str, size: int) -> Value:
         """Means over size x size equal parts of the map."""
         op = "average" if size == 1 else "average_to"
-        return replace(self._step(op, [x], name, kernel=size), positive=x.positive)
+        return self._step(op, x, name, kernel=size)
 
     def flatten(self, x: Value, name: str) -> Value:
         if x.record is not None and x.record.step.op == "average":
             x.record.step = replace(x.record.step, op="mean")
             return x
-        return replace(self._step("flatten", [x], name), positive=x.positive)
+        return self._step("flatten", x, name)
 
     def part(self, x: Value, name: str, start: int, stop: int) -> Value:
         """Channels `start` to `stop`."""
-        value = self._step("slice", [x], name, start=start, stop=stop)
-        return replace(value, channels=stop - start, positive=x.positive)
+        return replace(self._step("slice", x, name, start=start, stop=stop), channels=stop - start)
 
     def shuffle(self, x: Value, name: str, groups: int) -> Value:
         """Channels of `groups` groups taken in turn."""
-        return replace(self._step("shuffle", [x], name, groups=groups), positive=x.positive)
+        return self._step("shuffle", x, name, groups=groups)
 
     # --- several maps
 
@@ -184,10 +181,10 @@ class Emitter:
         step = replace(step, weight=f"{step.output}_weight", bias=f"{step.output}_bias")
         return self._new(Record(step, layer, scale=x.factor), channels)
 
-    def _step(self, op: str, inputs: Sequence[Value], name: str, **details: Any) -> Value:
-        x = inputs[0]
-        value = self._new(Record(Step(op, tuple(one.name for one in inputs), name, **details)), x.channels)
-        return replace(value, factor=x.factor, rows=x.rows)
+    def _step(self, op: str, x: Value, name: str, **details: Any) -> Value:
+        """A step without weights that lets the factor of `x` through, and no number change its sign."""
+        value = self._new(Record(Step(op, (x.name,), name, **details)), x.channels)
+        return replace(value, factor=x.factor, rows=x.rows, positive=x.positive)
 
     def _new(self, record: Record, channels: int) -> Value:
         self.records.append(record)
