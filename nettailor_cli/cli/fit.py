@@ -11,7 +11,7 @@ from rich.table import Table
 from nettailor_cli.cli import options, settings_options
 from nettailor_cli.core.errors import GateNotMet
 from nettailor_cli.core.presets import QUICK
-from nettailor_cli.core.search.asked import RANKINGS, SEARCHES, TOLERANCE, Asked, Plan
+from nettailor_cli.core.search.asked import AIMS, RANKINGS, SEARCHES, TEACHER, TOLERANCE, Asked, Plan
 from nettailor_cli.core.settings import FINETUNE, SHARED, TAILOR
 
 if TYPE_CHECKING:
@@ -28,10 +28,19 @@ def fit(
         typer.Option(
             "--tolerance",
             metavar="POINTS",
-            help="how far its val accuracy may be below the teacher's, or the unpruned student's if that is better "
-            f"(default: {TOLERANCE}; with a budget: any)",
+            help=f"how far its val accuracy may be below the teacher's (default: {TOLERANCE}; with a budget: any)",
             min=0,
             max=100,
+            show_default=False,
+        ),
+    ] = None,
+    aim: Annotated[
+        str | None,
+        typer.Option(
+            "--aim",
+            metavar="|".join(AIMS),
+            help="the tolerance is below the teacher's accuracy, or the unpruned student's where that is better "
+            f"(default: {TEACHER})",
             show_default=False,
         ),
     ] = None,
@@ -129,9 +138,9 @@ def fit(
 
     output = training_output(as_json=as_json, quiet=quiet)
     asked = Asked(
-        tolerance=tolerance, max_macs=max_macs, max_params=max_params, max_bytes=max_bytes, max_latency=max_latency,
-        folds=folds, search=search, ranking=ranking, proxy_threshold=proxy_threshold, preset=preset,
-        config=None if config is None else str(config), flags=settings,
+        tolerance=tolerance, aim=aim, max_macs=max_macs, max_params=max_params, max_bytes=max_bytes,
+        max_latency=max_latency, folds=folds, search=search, ranking=ranking, proxy_threshold=proxy_threshold,
+        preset=preset, config=None if config is None else str(config), flags=settings,
     )  # fmt: skip
     job = make_job(
         output, data=data, backbone=backbone, run=run, weights=weights, mean=mean, std=std, size=size,

@@ -20,6 +20,10 @@ LOSS = "loss"
 RANKINGS = ("alpha", "alpha-cost", LOSS, "loss-cost")
 """See search.ranking."""
 
+TEACHER, STUDENT = "teacher", "student"
+AIMS = (TEACHER, STUDENT)
+"""Whose accuracy the tolerance is taken from: the teacher's, or the unpruned student's where that is better."""
+
 _BUDGETS = {"max_macs": COUNT, "max_params": COUNT, "max_bytes": BYTES, "max_latency": SECONDS}
 _LASTING = ("folds", "search", "ranking", "proxy_threshold")
 """What candidates depend on: the same for all of a run."""
@@ -42,13 +46,14 @@ class Plan:
 class Asked:
     """What was typed, settings and places aside; None: not.
 
-    tolerance: points below the val accuracy of the teacher, or of the unpruned student if that is better. max_...:
-    budgets as they are written, see core.budgets. folds: of cross-validation. search, ranking, proxy_threshold: see
+    tolerance: points of val accuracy that may be missing. aim: to whose, see `AIMS`. max_...: budgets as they are
+    written, see core.budgets. folds: of cross-validation. search, ranking, proxy_threshold: see
     Plan. preset, config, flags: as in a Job.
     Raises UsageError for words and figures that make no sense.
     """
 
     tolerance: float | None = None
+    aim: str | None = None
     max_macs: str | None = None
     max_params: str | None = None
     max_bytes: str | None = None
@@ -62,11 +67,17 @@ class Asked:
     flags: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for flag, word, known in (("--search", self.search, SEARCHES), ("--ranking", self.ranking, RANKINGS)):
+        for flag, word, known in (
+            ("--search", self.search, SEARCHES),
+            ("--ranking", self.ranking, RANKINGS),
+            ("--aim", self.aim, AIMS),
+        ):
             if word is not None and word not in known:
                 raise UsageError(f"{flag} {word} is unknown", did_you_mean(word, known) or "choose " + ", ".join(known))
         for name in _BUDGETS:
             self.budget(name)
+        if self.aim is not None and self.accuracy_matters is None:
+            raise UsageError("--aim has no effect: with a budget any accuracy will do", "say --tolerance, too")
 
     def budget(self, name: str) -> Budget | None:
         """The budget `name` ("max_macs", ...), if there is one."""

@@ -7,9 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nettailor_cli.core.search.asked import STUDENT, TEACHER
+
 CANDIDATE, BASELINE = "candidate", "baseline"
 ROUNDING = 5e-7
 """Points of accuracy: half a millionth is rounding, not a picture."""
+NOT_CHANCE = 2.0
+"""Standard errors: a larger difference is worth a word."""
 
 
 def standard_error(accuracy: float, images: int) -> float:
@@ -54,9 +58,9 @@ class Wanted:
     """What the network has to be: accurate to within the tolerance, or as accurate as a budget allows.
 
     accuracy: the least that is within the tolerance of the teacher, percent on val; None where only budgets were given.
-    tolerance: how far below the teacher's that is, in points. student: the unpruned one's accuracy, which is aimed at
-    where it is better: a teacher of a few epochs is easily beaten by all. macs, parameters, bytes,
-    latency (microseconds): at most so much; None is any.
+    tolerance: how far below the teacher's that is, in points. student: the unpruned one's accuracy, percent on val: if
+    `aims_at` is STUDENT, it is aimed at where it is better. macs, parameters, bytes, latency (microseconds): at most so
+    much; None is any.
     """
 
     accuracy: float | None
@@ -66,11 +70,12 @@ class Wanted:
     latency: float | None = None
     tolerance: float | None = None
     student: float | None = None
+    aims_at: str = TEACHER
 
     @property
     def aim(self) -> float | None:
-        """The least that is within the tolerance of the teacher and of the student, whichever is better; percent."""
-        if self.accuracy is None or self.student is None:
+        """The least that is within the tolerance of the teacher, or of the student (see `aims_at`); percent."""
+        if self.accuracy is None or self.student is None or self.aims_at != STUDENT:
             return self.accuracy
         return max(self.accuracy, self.student - (self.tolerance or 0.0))
 
@@ -139,7 +144,8 @@ def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
         good = [row for row in affordable if row.accuracy >= wanted.aim - ROUNDING]
         if good:
             row = min(good, key=lambda row: (row.macs, -row.accuracy))
-            return Choice(row, True, f"{row.name} is the leanest within the tolerance{_noise(row, wanted.aim)}")
+            noise, more = _noise(row, wanted.aim), _more_of_the_student(row, wanted)
+            return Choice(row, True, f"{row.name} is the leanest within the tolerance{noise}{more}")
         best = most_accurate(affordable)
         least = wanted.within_reach(best) - ROUNDING
         row = min((row for row in affordable if row.accuracy >= least), key=lambda row: (row.macs, -row.accuracy))
@@ -150,6 +156,14 @@ def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
         return Choice(row, met, reason)
     row = most_accurate(affordable)
     return Choice(row, True, f"{row.name} is the most accurate inside the budget")
+
+
+def _more_of_the_student(row: Row, wanted: Wanted) -> str:
+    """What is to be said when the unpruned student is better than `row`, by more than chance."""
+    more = 0.0 if wanted.student is None else wanted.student - row.accuracy
+    if wanted.aims_at == STUDENT or more <= NOT_CHANCE * row.standard_error:
+        return ""
+    return f"; the unpruned student is {more:.1f} points more accurate (--aim {STUDENT})"
 
 
 def _noise(row: Row, accuracy: float) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.pruning import drop_weak_proxies, is_whole, remove_blocks
-from nettailor_cli.core.search.asked import SWEEP, Plan
+from nettailor_cli.core.search.asked import STUDENT, SWEEP, Plan
 from nettailor_cli.core.search.choice import BASELINE, ROUNDING, Choice, Row, Wanted, choose, most_accurate
 from nettailor_cli.core.search.probing import next_probe
 from nettailor_cli.core.search.ranking import weakest, without
@@ -167,10 +167,11 @@ class Search:
         self.trials.aim_at(self.aim)
         reached = f"{best.name} with {best.accuracy:.1f} %"
         if self.aim < before:
-            within = f"within {self.wanted.tolerance or 0:g} points of the better of teacher and student"
+            whose = "better of teacher and student" if self.wanted.aims_at == STUDENT else "teacher"
+            within = f"within {self.wanted.tolerance or 0:g} points of the {whose}"
             note(f"search: nothing is {within}; from {reached} it goes on")
         elif before < self.aim == self.wanted.aim:
-            note(f"search: {reached} comes up to teacher and student after all")
+            note(f"search: {reached} comes up to what was aimed at after all")
 
     def _shrink(self) -> dict[int, list[Delta]]:
         """For every fold, its student with 0, 1, 2, ... blocks removed, each after a short training."""

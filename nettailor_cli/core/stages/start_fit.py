@@ -22,7 +22,7 @@ from nettailor_cli.core.models import load_teacher
 from nettailor_cli.core.presets import QUICK, resolve
 from nettailor_cli.core.progress import PartOf
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
-from nettailor_cli.core.search.asked import Asked, remembered
+from nettailor_cli.core.search.asked import TEACHER, Asked, remembered
 from nettailor_cli.core.search.choice import Choice, Row, Wanted
 from nettailor_cli.core.search.probe import Probe, some
 from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, completed, fields_of, flag_of, lengthened, to_document
@@ -88,7 +88,13 @@ def _fit(job: Job, asked: Asked, *, baselines: bool, latency_table: Path | None)
         search = Search(folds, asked.plan, _wanted(folds, asked))
         choice, rows = search.go()
     chosen, tensors = delta.read(first.file(choice.row.name))
-    told = {"tolerance": asked.accuracy_matters, "folds": len(folds), **vars(asked.plan), "met": choice.met}
+    told = {
+        "tolerance": asked.accuracy_matters,
+        "aim": search.wanted.aims_at,
+        "folds": len(folds),
+        **vars(asked.plan),
+        "met": choice.met,
+    }
     chosen = replace(chosen, settings={**chosen.settings, "fit": told})
     job.check_lock()
     job.processes.alone(lambda: delta.write(job.run.model, chosen, tensors))
@@ -301,7 +307,7 @@ def _accuracy(folds: list[Fold], whose: str) -> float:
 
 def _wanted(folds: list[Fold], asked: Asked) -> Wanted:
     whole, tolerance = folds[0].student[0].graph.backbone, asked.accuracy_matters
-    limits = {
+    limits: dict[str, Any] = {
         name: budget.limit(value)
         for name, option, value in (
             ("macs", "max_macs", whole.macs),
@@ -316,7 +322,8 @@ def _wanted(folds: list[Fold], asked: Asked) -> Wanted:
     if tolerance is None:
         return Wanted(None, **limits)
     teacher, student = (_accuracy(folds, whose) for whose in (delta.TEACHER, delta.STUDENT))
-    return Wanted(teacher - tolerance, tolerance=tolerance, student=student, **limits)
+    aims_at = asked.aim or TEACHER
+    return Wanted(teacher - tolerance, tolerance=tolerance, student=student, aims_at=aims_at, **limits)
 
 
 def _drawn(fitted: Fitted) -> list[candidates.Row]:

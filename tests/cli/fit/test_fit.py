@@ -204,10 +204,12 @@ def test_within_no_tolerance_it_goes_on_from_the_most_accurate_and_exits_3(run: 
         "fit",
         *options,
         code=3,
-        says=["nothing is within 0 points of the better of teacher and student", "is the most accurate"],
+        says=["nothing is within 0 points of the teacher;", "is the most accurate"],
     )
-    chosen = (run / "model.safetensors").read_bytes()
-    assert read_document(run / "model.safetensors").settings["fit"]["met"] is False
+    asked = read_document(run / "model.safetensors").settings["fit"]
+    assert (asked["met"], asked["aim"]) == (False, "teacher")
     before = files(run)
-    refuses("fit", *options, "--resume", code=3, says=["is the most accurate"])
-    assert (run / "model.safetensors").read_bytes() == chosen and files(run) == before
+    again = ("fit", *options, "--resume", "--aim", "student")
+    refuses(*again, code=3, says=["0 points of the better of teacher and student", "is the most accurate"])
+    assert read_document(run / "model.safetensors").settings["fit"] == {**asked, "aim": "student"}
+    assert files(run) == before

@@ -55,7 +55,15 @@ def test_the_default_tolerance_holds_where_nothing_else_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"search": "sweeep"}, {"ranking": "alfa"}, {"max_macs": "12ms"}, {"max_latency": "3M"}]
+    "wrong",
+    [
+        {"search": "sweeep"},
+        {"ranking": "alfa"},
+        {"max_macs": "12ms"},
+        {"max_latency": "3M"},
+        {"aim": "taecher"},
+        {"aim": "student", "max_macs": "40%"},
+    ],
 )
 def test_what_makes_no_sense(wrong: dict[str, str]) -> None:
     with pytest.raises(UsageError):

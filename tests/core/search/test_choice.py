@@ -77,28 +77,37 @@ def test_within_no_tolerance_the_leanest_within_it_of_the_most_accurate() -> Non
     assert choose(rows, Wanted(95.0, tolerance=0.5, macs=400)).row.name == "d"
 
 
-def test_a_student_better_than_its_teacher_is_what_candidates_are_measured_by() -> None:
-    wanted = Wanted(79.5, tolerance=0.5, student=91.4)
+def test_a_student_better_than_its_teacher_is_what_candidates_are_measured_by_if_asked_for() -> None:
+    wanted = Wanted(79.5, tolerance=0.5, student=91.4, aims_at="student")
     assert wanted.aim == pytest.approx(90.9)
-    assert choose(ROWS, Wanted(79.5, tolerance=0.5)).row.name == "d"
     assert (choose(ROWS, wanted).row.name, choose(ROWS, wanted).met) == ("b", True)
-    assert Wanted(90.0, tolerance=0.5, student=80.0).aim == 90.0
-    assert Wanted(None, macs=1, student=80.0).aim is None
+    assert Wanted(90.0, tolerance=0.5, student=80.0, aims_at="student").aim == 90.0
+    assert Wanted(None, macs=1, student=80.0, aims_at="student").aim is None
+
+
+def test_else_the_teacher_is_and_a_student_much_better_than_what_is_chosen_is_worth_a_word() -> None:
+    wanted = Wanted(79.5, tolerance=0.5, student=91.4)
+    assert wanted.aim == 79.5
+    assert choose(ROWS, wanted).row.name == "d"
+    assert choose(ROWS, wanted).reason.endswith("; the unpruned student is 11.4 points more accurate (--aim student)")
+    little = replace(wanted, student=80.0 + 1.9 * choose(ROWS, wanted).row.standard_error)
+    for nothing_to_say in (replace(wanted, student=None), replace(wanted, student=70.0), little):
+        assert "student" not in choose(ROWS, nothing_to_say).reason
 
 
 def test_what_misses_the_student_but_not_the_teacher_is_good_enough_as_close_to_the_best_candidate_as_may_be() -> None:
     rows = [row("a", 92.0, 900), row("b", 91.6, 700), row("c", 89.9, 500), row("d", 80.0, 300)]
-    choice = choose(rows, Wanted(79.5, tolerance=0.5, student=95.0))
+    choice = choose(rows, Wanted(79.5, tolerance=0.5, student=95.0, aims_at="student"))
     assert (choice.row.name, choice.met) == ("b", True)
     assert choice.reason.startswith("no candidate is within the tolerance of the unpruned student; b is the leanest")
 
 
 def test_what_only_the_best_candidate_meets_is_not_lost_to_the_tolerance() -> None:
     rows = [row("a", 90.2, 900), row("b", 89.9, 500)]
-    choice = choose(rows, Wanted(90.0, tolerance=0.5, student=95.0))
+    choice = choose(rows, Wanted(90.0, tolerance=0.5, student=95.0, aims_at="student"))
     assert (choice.row.name, choice.met) == ("a", True)
     # where the best misses it, too, the leaner one is as good
-    choice = choose(rows, Wanted(91.0, tolerance=0.5, student=95.0))
+    choice = choose(rows, Wanted(91.0, tolerance=0.5, student=95.0, aims_at="student"))
     assert (choice.row.name, choice.met) == ("b", False)
 
 

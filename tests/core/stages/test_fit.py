@@ -1,4 +1,4 @@
-"""What the search decides without training; the search itself is in tests/cli/test_fit.py."""
+"""What the search decides without training; the search itself is in tests/cli/fit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nettailor_cli.core.search.asked import Plan
+from nettailor_cli.core.search.asked import STUDENT, Plan
 from nettailor_cli.core.search.choice import CANDIDATE, Row, Wanted
 from nettailor_cli.core.stages.fit import Search
 from nettailor_cli.core.stages.trials import Trials
@@ -64,7 +64,7 @@ SLOPE = [90.0, 89.0, 88.0, 87.0, 86.0, 85.0, 84.0, 83.0]
 
 def test_the_edge_is_that_of_the_better_of_teacher_and_student() -> None:
     assert Toy(SLOPE, Wanted(84.0, tolerance=0.5)).go()[0].row.name == "k06"
-    choice, _ = Toy(SLOPE, Wanted(84.0, tolerance=0.5, student=87.5)).go()
+    choice, _ = Toy(SLOPE, Wanted(84.0, tolerance=0.5, student=87.5, aims_at=STUDENT)).go()
     assert (choice.row.name, choice.met) == ("k03", True)
 
 
@@ -85,14 +85,14 @@ def test_what_was_cut_short_for_an_aim_that_nothing_comes_up_to_is_trained_for_t
 
 
 def test_a_student_that_no_candidate_comes_up_to_is_no_failure() -> None:
-    choice, _ = Toy(SLOPE, Wanted(84.0, tolerance=1.5, student=99.0)).go()
+    choice, _ = Toy(SLOPE, Wanted(84.0, tolerance=1.5, student=99.0, aims_at=STUDENT)).go()
     assert (choice.row.name, choice.met) == ("k01", True)
 
 
 @pytest.mark.parametrize("affordable", range(8))
 def test_inside_a_budget_the_teachers_tolerance_is_enough(affordable: int) -> None:
     """Aimed at the student, which only the largest come up to; the budget begins with `affordable` blocks removed."""
-    wanted = Wanted(85.0, tolerance=0.5, student=89.5, macs=1000 - 100 * affordable)
+    wanted = Wanted(85.0, tolerance=0.5, student=89.5, aims_at=STUDENT, macs=1000 - 100 * affordable)
     choice, _ = Toy(SLOPE, wanted).go()
     assert choice.row.macs <= 1000 - 100 * affordable
     assert choice.met == (SLOPE[affordable] >= 85.0)

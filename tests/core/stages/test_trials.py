@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from nettailor_cli.core.search.asked import Plan
+from nettailor_cli.core.search.asked import STUDENT, Plan
 from nettailor_cli.core.search.choice import Wanted
 from nettailor_cli.core.stages.trials import Trials
 
 IMAGES = (7, 5, 8)
 
 
-def trials(accuracy: float | None, student: float | None = None, **limits: float) -> Trials:
+def trials(accuracy: float | None, student: float | None = None, **limits: Any) -> Trials:
     folds: Any = [
         SimpleNamespace(
             student=(with_metric("teacher", 100.0, n),),
@@ -24,7 +24,7 @@ def trials(accuracy: float | None, student: float | None = None, **limits: float
         )
         for n in IMAGES
     ]
-    return Trials(folds, Plan(), Wanted(accuracy, tolerance=0.0, student=student, **limits))
+    return Trials(folds, Plan(), Wanted(accuracy, tolerance=0.0, student=student, aims_at=STUDENT, **limits))
 
 
 def with_metric(name: str, accuracy: float, images: int) -> Any:
