@@ -73,20 +73,26 @@ class Row:
 
 
 def draw_candidates(
-    rows: Sequence[Row], form: str, *, tolerance: float | None = None, split: str = "val", title: str = ""
+    rows: Sequence[Row],
+    form: str,
+    *,
+    tolerance: float | None = None,
+    aims_at: str = TEACHER,
+    split: str = "val",
+    title: str = "",
 ) -> bytes:
     """The scatter plot of `rows` as a file in `form`, "svg" or "png". Equal rows give equal bytes.
 
-    tolerance: in points; a line is drawn so far below the teacher, and another below a student that is better. split:
-    on which the accuracies were measured. Raises UsageError when matplotlib is not installed, ValueError when there is
-    nothing to draw.
+    tolerance: in points; a line is drawn so far below the teacher, and if `aims_at` is STUDENT, another below a student
+    that is better. split: on which the accuracies were measured. Raises UsageError when matplotlib is not installed,
+    ValueError when there is nothing to draw.
     """
     if not rows or form not in FORMATS:
         raise ValueError(f"{len(rows)} rows to draw as {form!r}")
     with figure(WIDTH, HEIGHT) as drawn:
         axes = drawn.add_axes((0.095, 0.19, 0.885, 0.73 if title else 0.78))
         _set_up(axes, rows, split, title)
-        levels = _draw_tolerance(axes, rows, tolerance)
+        levels = _draw_tolerance(axes, rows, tolerance, aims_at)
         for layer, (kind, look) in enumerate(_LOOKS.items(), start=3):
             _draw_points(axes, [row for row in rows if row.kind == kind], look, layer)
         handles, _ = axes.get_legend_handles_labels()
@@ -115,13 +121,13 @@ def _set_up(axes: Axes, rows: Sequence[Row], split: str, title: str) -> None:
     axes.set_ylim(low - room, high + room)
 
 
-def _draw_tolerance(axes: Axes, rows: Sequence[Row], tolerance: float | None) -> list[float]:
-    """The lines below the teacher and a student that is better; returns their accuracies."""
+def _draw_tolerance(axes: Axes, rows: Sequence[Row], tolerance: float | None, aims_at: str) -> list[float]:
+    """The lines below the teacher, and below a better student that is aimed at; returns their accuracies."""
     if tolerance is None:
         return []
     teachers = [row for row in rows if row.kind == TEACHER]
     least = max((row.accuracy for row in teachers), default=0.0)
-    better = [row for row in rows if row.kind == STUDENT and row.accuracy > least]
+    better = [row for row in rows if row.kind == STUDENT == aims_at and row.accuracy > least]
     for row, dashes in zip([*teachers, *better], [(5, 3), (1, 2)], strict=False):
         words = f"{row.kind} \N{MINUS SIGN} {tolerance:g} points"
         axes.axhline(row.accuracy - tolerance, color=GREY, linestyle=(0, dashes), linewidth=1, zorder=1, label=words)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from nettailor_cli.core.delta import ModelDocument
-from nettailor_cli.core.drawing.candidates import Row, draw_candidates
+from nettailor_cli.core.drawing.candidates import TEACHER, Row, draw_candidates
 from nettailor_cli.core.drawing.forms import PNG, SVG
 from nettailor_cli.core.drawing.pictures import draw_architecture
 from nettailor_cli.core.drawing.plotting import check_plotting
@@ -23,15 +23,16 @@ def write_pictures(
     progress: Progress,
     *,
     tolerance: float | None = None,
+    aims_at: str = TEACHER,
     split: str = "val",
 ) -> list[Path]:
     """Write architecture.svg, architecture.png, candidates.svg and candidates.png to `folder`, replacing older ones.
 
-    `document` is the model that was chosen, `rows`, `tolerance` and `split` are as in `draw_candidates`. Without
-    matplotlib only the first is written, with a note that says why. Returns what was written.
+    `document` is the model that was chosen; `rows`, `tolerance`, `aims_at` and `split` are as in `draw_candidates`.
+    Without matplotlib only the first is written, with a note that says why. Returns what was written.
     """
     title = f"{document.data.get('name', 'all networks')}, {document.backbone}"
-    scatter = partial(draw_candidates, rows, tolerance=tolerance, split=split, title=title)
+    scatter = partial(draw_candidates, rows, tolerance=tolerance, aims_at=aims_at, split=split, title=title)
     pictures: dict[str, Callable[[], bytes]] = {"architecture.svg": partial(draw_architecture, document, SVG)}
     plots: dict[str, Callable[[], bytes]] = {
         "architecture.png": partial(draw_architecture, document, PNG),

@@ -76,6 +76,9 @@ class Asked:
                 raise UsageError(f"{flag} {word} is unknown", did_you_mean(word, known) or "choose " + ", ".join(known))
         for name in _BUDGETS:
             self.budget(name)
+
+    def check_aim(self) -> None:
+        """Raises UsageError for an aim without a tolerance: for an `Asked` to which nothing is added any more."""
         if self.aim is not None and self.accuracy_matters is None:
             raise UsageError("--aim has no effect: with a budget any accuracy will do", "say --tolerance, too")
 
@@ -90,6 +93,11 @@ class Asked:
         if self.tolerance is None and not any(self.budget(name) for name in _BUDGETS):
             return TOLERANCE
         return self.tolerance
+
+    @property
+    def aims_at(self) -> str:
+        """The aim: what was asked for, or the default."""
+        return self.aim or TEACHER
 
     @property
     def plan(self) -> Plan:
@@ -115,7 +123,10 @@ def remembered(asked: Asked, table: Mapping[str, Any]) -> Asked:
             raise UsageError(f"the fit was started with {flag} {known[name]}", "give the same, or start again: --force")
     typed = {name: value for name, value in vars(asked).items() if value is not None and name != "flags"}
     flags = {**known.get("flags", {}), **asked.flags}
-    return replace(Asked(**{**known, **typed, "flags": flags}), config=_path(typed.get("config", known.get("config"))))
+    config = _path(typed.get("config", known.get("config")))
+    both = replace(Asked(**{**known, **typed, "flags": flags}), config=config)
+    # a budget that was added may have made an aim idle that nobody has typed now
+    return replace(both, aim=None) if asked.aim is None and both.accuracy_matters is None else both
 
 
 def _path(text: str | None) -> str | None:

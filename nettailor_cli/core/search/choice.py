@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nettailor_cli.core.search.asked import STUDENT, TEACHER
@@ -131,9 +131,9 @@ def most_accurate(rows: Iterable[Row]) -> Row:
 def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
     """The leanest candidate within the tolerance and the budgets; without a tolerance, the most accurate inside them.
 
-    Within the tolerance is what comes up to the aim. When no candidate does: the leanest within the tolerance of the
-    most accurate one inside the budgets, which is good enough if it is within that of the teacher; or else the closest
-    to the budgets. What was given up halfway is never chosen. `rows` holds at least one candidate that was not.
+    Within the tolerance is what comes up to the aim. When no candidate does, which is not all that was wanted: the
+    leanest within the tolerance of the most accurate one inside the budgets; or else the closest to the budgets. What
+    was given up halfway is never chosen. `rows` holds at least one candidate that was not.
     """
     candidates = [row for row in rows if row.kind == CANDIDATE and not row.given_up]
     affordable = [row for row in candidates if wanted.affords(row)]
@@ -150,18 +150,23 @@ def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
         least = wanted.within_reach(best) - ROUNDING
         row = min((row for row in affordable if row.accuracy >= least), key=lambda row: (row.macs, -row.accuracy))
         of = "" if row is best else f" the leanest within it of {best.name}, which is"
-        met = wanted.accepts(row)
-        whose, where = " of the unpruned student" if met else "", " inside the budget" if wanted.has_budget else ""
+        whose, where = (
+            " of the unpruned student" if wanted.accepts(row) else "",
+            " inside the budget" if wanted.has_budget else "",
+        )
         reason = f"no candidate{where} is within the tolerance{whose}; {row.name} is{of} the most accurate"
-        return Choice(row, met, reason)
+        return Choice(row, False, reason)
     row = most_accurate(affordable)
     return Choice(row, True, f"{row.name} is the most accurate inside the budget")
 
 
 def _more_of_the_student(row: Row, wanted: Wanted) -> str:
-    """What is to be said when the unpruned student is better than `row`, by more than chance."""
-    more = 0.0 if wanted.student is None else wanted.student - row.accuracy
-    if wanted.aims_at == STUDENT or more <= NOT_CHANCE * row.standard_error:
+    """What is to be said when `row` would not do for the student's aim, and is worse than it by more than chance."""
+    other = replace(wanted, aims_at=STUDENT).aim
+    if wanted.student is None or other is None or row.accuracy >= other - ROUNDING:
+        return ""
+    more = wanted.student - row.accuracy
+    if more <= NOT_CHANCE * row.standard_error:
         return ""
     return f"; the unpruned student is {more:.1f} points more accurate (--aim {STUDENT})"
 

@@ -22,7 +22,7 @@ from nettailor_cli.core.models import load_teacher
 from nettailor_cli.core.presets import QUICK, resolve
 from nettailor_cli.core.progress import PartOf
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
-from nettailor_cli.core.search.asked import TEACHER, Asked, remembered
+from nettailor_cli.core.search.asked import Asked, remembered
 from nettailor_cli.core.search.choice import Choice, Row, Wanted
 from nettailor_cli.core.search.probe import Probe, some
 from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, completed, fields_of, flag_of, lengthened, to_document
@@ -71,6 +71,7 @@ def start_fit(job: Job, asked: Asked, *, baselines: bool = False, latency_table:
 def _fit(job: Job, asked: Asked, *, baselines: bool, latency_table: Path | None) -> Fitted:
     if job.resume:
         asked = remembered(asked, job.run.read().get("fit", {}))
+    asked.check_aim()
     config = None if asked.config is None else Path(asked.config)
     job = replace(job, preset=asked.preset, config=config, flags=asked.flags)
     dataset = _check(job, asked)
@@ -90,7 +91,7 @@ def _fit(job: Job, asked: Asked, *, baselines: bool, latency_table: Path | None)
     chosen, tensors = delta.read(first.file(choice.row.name))
     told = {
         "tolerance": asked.accuracy_matters,
-        "aim": search.wanted.aims_at,
+        "aim": None if asked.accuracy_matters is None else asked.aims_at,
         "folds": len(folds),
         **vars(asked.plan),
         "met": choice.met,
@@ -108,7 +109,14 @@ def _fit(job: Job, asked: Asked, *, baselines: bool, latency_table: Path | None)
     search.trials.record(rows)
     fitted = Fitted(chosen, choice, rows, _accuracy(folds, delta.TEACHER), len(folds))
     if job.processes.is_main:
-        write_pictures(job.run.path, chosen, _drawn(fitted), job.progress, tolerance=asked.accuracy_matters)
+        write_pictures(
+            job.run.path,
+            chosen,
+            _drawn(fitted),
+            job.progress,
+            tolerance=asked.accuracy_matters,
+            aims_at=asked.aims_at,
+        )
     return fitted
 
 
@@ -322,8 +330,7 @@ def _wanted(folds: list[Fold], asked: Asked) -> Wanted:
     if tolerance is None:
         return Wanted(None, **limits)
     teacher, student = (_accuracy(folds, whose) for whose in (delta.TEACHER, delta.STUDENT))
-    aims_at = asked.aim or TEACHER
-    return Wanted(teacher - tolerance, tolerance=tolerance, student=student, aims_at=aims_at, **limits)
+    return Wanted(teacher - tolerance, tolerance=tolerance, student=student, aims_at=asked.aims_at, **limits)
 
 
 def _drawn(fitted: Fitted) -> list[candidates.Row]:

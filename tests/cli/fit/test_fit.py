@@ -190,15 +190,31 @@ def test_another_teacher_or_none(shop: Workshop, run: Path, tmp_path: Path) -> N
     refuses("fit", "--run", alone, says=["without a teacher"])
 
 
-def test_within_no_tolerance_it_goes_on_from_the_most_accurate_and_exits_3(run: Path, config: Path) -> None:
-    """The teacher of one epoch is beaten by nobody who has to be better by nothing and is told that it is perfect."""
+def told_to_be(run: Path, **accuracies: float) -> None:
+    """The files of `run` say that its teacher and its student have these accuracies."""
     document = read_document(run / "student.safetensors")
     for name in ("student", "teacher"):
         file = run / f"{name}.safetensors"
         own, tensors = delta.read(file)
-        metrics = {**own.metrics, "teacher": {**document.metrics["teacher"], "accuracy": 100.0}}
+        told = {whose: {**document.metrics[whose], "accuracy": accuracy} for whose, accuracy in accuracies.items()}
+        metrics = {**own.metrics, **{whose: metric for whose, metric in told.items() if whose in own.metrics}}
         file.unlink()
         delta.write(file, replace(own, metrics=metrics), tensors)
+
+
+def test_what_will_do_for_a_poor_teacher_will_not_for_a_student_that_is_aimed_at(run: Path, config: Path) -> None:
+    told_to_be(run, teacher=0.0, student=100.0)
+    options = ("--run", run, *MACHINE, "--config", config, "--tolerance", 0, "--folds", 1)
+    ok("fit", *options)
+    leanest = read_document(run / "model.safetensors").graph.cost.macs
+    assert leanest == min(row["macs"] for row in json.loads((run / "fit.json").read_text())["rows"])
+    refuses("fit", *options, "--resume", "--aim", "student", code=3, says=["tolerance of the unpruned student"])
+    assert read_document(run / "model.safetensors").graph.cost.macs >= leanest
+
+
+def test_within_no_tolerance_it_goes_on_from_the_most_accurate_and_exits_3(run: Path, config: Path) -> None:
+    """The teacher of one epoch is beaten by nobody who has to be better by nothing and is told that it is perfect."""
+    told_to_be(run, teacher=100.0)
     options = ("--run", run, *MACHINE, "--config", config, "--tolerance", 0, "--folds", 1)
     refuses(
         "fit",

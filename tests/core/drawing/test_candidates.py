@@ -115,18 +115,26 @@ def test_the_tolerances_line_is_so_far_below_the_teacher(drawn: list[Figure]) ->
     assert line.get_label() == "teacher \N{MINUS SIGN} 0.75 points"
 
 
-@pytest.mark.parametrize(("student", "levels"), [(94.0, {"teacher": 92.5, "student": 93.5}), (93.0, {"teacher": 92.5})])
-def test_a_student_that_is_better_than_its_teacher_has_a_line_too(
-    drawn: list[Figure], student: float, levels: dict[str, float]
+@pytest.mark.parametrize(
+    ("aims_at", "student", "levels"),
+    [
+        (STUDENT, 94.0, {"teacher": 92.5, "student": 93.5}),
+        (STUDENT, 93.0, {"teacher": 92.5}),
+        (TEACHER, 94.0, {"teacher": 92.5}),
+    ],
+)
+def test_a_student_that_is_aimed_at_and_better_than_its_teacher_has_a_line_too(
+    drawn: list[Figure], aims_at: str, student: float, levels: dict[str, float]
 ) -> None:
-    draw_candidates([*table(3), Row("unpruned", STUDENT, 106.0, student)], "svg", tolerance=0.5)
+    rows = [*table(3), Row("unpruned", STUDENT, 106.0, student)]
+    draw_candidates(rows, "svg", tolerance=0.5, aims_at=aims_at)
     lines = [line for line in axes_of(drawn[0]).lines if line.get_linestyle() == "--"]
     assert {str(line.get_label()).split(" ")[0]: line.get_ydata()[0] for line in lines} == levels
 
 
 def test_the_legend_is_inside_the_picture_with_all_that_there_can_be(drawn: list[Figure]) -> None:
     others = [Row("unpruned", STUDENT, 106.0, 94.0), Row("reference-57", BASELINE, 100.0, 92.0)]
-    draw_candidates([*table(3), *others], "svg", tolerance=0.75)
+    draw_candidates([*table(3), *others], "svg", tolerance=0.75, aims_at=STUDENT)
     (legend,) = drawn[0].legends
     assert len(legend.get_texts()) == 7
     box, page = legend.get_window_extent(), drawn[0].bbox

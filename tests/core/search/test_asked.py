@@ -48,6 +48,25 @@ def test_another_search_is_refused(first: Asked, again: Asked) -> None:
         remembered(again, kept(first))
 
 
+def test_an_aim_is_remembered_until_another_is_typed_or_a_budget_leaves_it_nothing_to_do() -> None:
+    first = kept(Asked(aim="student"))
+    assert remembered(Asked(), first).aims_at == "student"
+    assert remembered(Asked(aim="teacher"), first).aims_at == "teacher"
+    assert remembered(Asked(max_macs="40%"), first).aim is None
+    assert remembered(Asked(max_macs="40%", tolerance=1.0), first).aims_at == "student"
+    # the tolerance that it needs may be the remembered one
+    both = remembered(Asked(aim="student"), kept(Asked(tolerance=1.0, max_macs="40%")))
+    both.check_aim()
+    assert (both.aims_at, both.accuracy_matters) == ("student", 1.0)
+
+
+def test_an_aim_without_a_tolerance_is_refused() -> None:
+    with pytest.raises(UsageError, match="--aim has no effect"):
+        Asked(aim="student", max_macs="40%").check_aim()
+    Asked(max_macs="40%").check_aim()
+    Asked(aim="student").check_aim()
+
+
 def test_the_default_tolerance_holds_where_nothing_else_was_asked_for() -> None:
     assert Asked().accuracy_matters == 0.5
     assert Asked(max_bytes="8MB").accuracy_matters is None
@@ -62,7 +81,6 @@ def test_the_default_tolerance_holds_where_nothing_else_was_asked_for() -> None:
         {"max_macs": "12ms"},
         {"max_latency": "3M"},
         {"aim": "taecher"},
-        {"aim": "student", "max_macs": "40%"},
     ],
 )
 def test_what_makes_no_sense(wrong: dict[str, str]) -> None:
