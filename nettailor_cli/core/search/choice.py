@@ -12,6 +12,7 @@ from nettailor_cli.core.search.asked import STUDENT, TEACHER
 CANDIDATE, BASELINE = "candidate", "baseline"
 ROUNDING = 5e-7
 """Points of accuracy: half a millionth is rounding, not a picture."""
+BY_MORE = " by a standard error or more"
 NOT_CHANCE = 2.0
 """Standard errors: a larger difference is worth a word."""
 
@@ -58,7 +59,8 @@ class Wanted:
     """What the network has to be: accurate to within the tolerance, or as accurate as a budget allows.
 
     accuracy: the least that is within the tolerance of the teacher, percent on val; None where only budgets were given.
-    tolerance: how far below the teacher's that is, in points. student: the unpruned one's accuracy, percent on val: if
+    tolerance: how far below the teacher's that is, in points. margin: points more that are aimed at, as the leanest of
+    several that are within the tolerance may be there by luck. student: the unpruned one's accuracy, percent on val: if
     `aims_at` is STUDENT, it is aimed at where it is better. macs, parameters, bytes, latency (microseconds): at most so
     much; None is any.
     """
@@ -69,15 +71,22 @@ class Wanted:
     bytes: float | None = None
     latency: float | None = None
     tolerance: float | None = None
+    margin: float = 0.0
     student: float | None = None
     aims_at: str = TEACHER
 
     @property
     def aim(self) -> float | None:
-        """The least that is within the tolerance of the teacher, or of the student (see `aims_at`); percent."""
-        if self.accuracy is None or self.student is None or self.aims_at != STUDENT:
-            return self.accuracy
-        return max(self.accuracy, self.student - (self.tolerance or 0.0))
+        """The least that is within the teacher's tolerance by the margin, and within the student's; percent.
+
+        The student counts if it is aimed at, see `aims_at`.
+        """
+        if self.accuracy is None:
+            return None
+        least = self.accuracy + self.margin
+        if self.student is None or self.aims_at != STUDENT:
+            return least
+        return max(least, self.student - (self.tolerance or 0.0))
 
     @property
     def has_budget(self) -> bool:
@@ -131,9 +140,10 @@ def most_accurate(rows: Iterable[Row]) -> Row:
 def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
     """The leanest candidate within the tolerance and the budgets; without a tolerance, the most accurate inside them.
 
-    Within the tolerance is what comes up to the aim. When no candidate does, which is not all that was wanted: the
-    leanest within the tolerance of the most accurate one inside the budgets; or else the closest to the budgets. What
-    was given up halfway is never chosen. `rows` holds at least one candidate that was not.
+    Within the tolerance is what comes up to the aim. When no candidate does: the leanest within the tolerance of the
+    most accurate one inside the budgets, which will do if the teacher is aimed at and that is within its tolerance; or
+    else the closest to the budgets. What was given up halfway is never chosen. `rows` holds at least one candidate that
+    was not.
     """
     candidates = [row for row in rows if row.kind == CANDIDATE and not row.given_up]
     affordable = [row for row in candidates if wanted.affords(row)]
@@ -144,20 +154,29 @@ def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
         good = [row for row in affordable if row.accuracy >= wanted.aim - ROUNDING]
         if good:
             row = min(good, key=lambda row: (row.macs, -row.accuracy))
-            noise, more = _noise(row, wanted.aim), _more_of_the_student(row, wanted)
-            return Choice(row, True, f"{row.name} is the leanest within the tolerance{noise}{more}")
+            surely = wanted.margin > 0 and wanted.aims_at == TEACHER
+            how = BY_MORE if surely else _noise(row, wanted.aim)
+            more = _leaner_by_luck(row, affordable, wanted) if surely else ""
+            more += _more_of_the_student(row, wanted)
+            return Choice(row, True, f"{row.name} is the leanest within the tolerance{how}{more}")
         best = most_accurate(affordable)
         least = wanted.within_reach(best) - ROUNDING
         row = min((row for row in affordable if row.accuracy >= least), key=lambda row: (row.macs, -row.accuracy))
         of = "" if row is best else f" the leanest within it of {best.name}, which is"
-        whose, where = (
-            " of the unpruned student" if wanted.accepts(row) else "",
-            " inside the budget" if wanted.has_budget else "",
-        )
+        met = wanted.accepts(row) and wanted.aims_at == TEACHER
+        whose = " of the unpruned student" if wanted.accepts(row) else ""
+        whose, where = BY_MORE if met else whose, " inside the budget" if wanted.has_budget else ""
         reason = f"no candidate{where} is within the tolerance{whose}; {row.name} is{of} the most accurate"
-        return Choice(row, False, reason)
+        return Choice(row, met, reason)
     row = most_accurate(affordable)
     return Choice(row, True, f"{row.name} is the most accurate inside the budget")
+
+
+def _leaner_by_luck(row: Row, rows: Iterable[Row], wanted: Wanted) -> str:
+    """What is to be said when one of `rows` that is leaner than `row` is within the tolerance, too, but by less."""
+    leaner = [other for other in rows if other.macs < row.macs and wanted.accepts(other)]
+    least = min(leaner, key=lambda other: other.macs, default=None)
+    return "" if least is None else f"; {least.name} is leaner and within it by less"
 
 
 def _more_of_the_student(row: Row, wanted: Wanted) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from nettailor_cli.core.graph import Graph
 from nettailor_cli.core.pruning import drop_weak_proxies, is_whole, remove_blocks
 from nettailor_cli.core.search.asked import STUDENT, SWEEP, Plan
-from nettailor_cli.core.search.choice import BASELINE, ROUNDING, Choice, Row, Wanted, choose, most_accurate
+from nettailor_cli.core.search.choice import BASELINE, BY_MORE, ROUNDING, Choice, Row, Wanted, choose, most_accurate
 from nettailor_cli.core.search.probing import next_probe
 from nettailor_cli.core.search.ranking import weakest, without
 from nettailor_cli.core.stages.candidate import Delta, Fold
@@ -169,6 +169,7 @@ class Search:
         if self.aim < before:
             whose = "better of teacher and student" if self.wanted.aims_at == STUDENT else "teacher"
             within = f"within {self.wanted.tolerance or 0:g} points of the {whose}"
+            within += BY_MORE if self.wanted.accepts(best) and self.wanted.aims_at != STUDENT else ""
             note(f"search: nothing is {within}; from {reached} it goes on")
         elif before < self.aim == self.wanted.aim:
             note(f"search: {reached} comes up to what was aimed at after all")

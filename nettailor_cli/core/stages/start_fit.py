@@ -23,7 +23,7 @@ from nettailor_cli.core.presets import QUICK, resolve
 from nettailor_cli.core.progress import PartOf
 from nettailor_cli.core.run import RunDirectory, refuse_to_overwrite
 from nettailor_cli.core.search.asked import Asked, remembered
-from nettailor_cli.core.search.choice import Choice, Row, Wanted
+from nettailor_cli.core.search.choice import Choice, Row, Wanted, standard_error
 from nettailor_cli.core.search.probe import Probe, some
 from nettailor_cli.core.settings import FINETUNE, TAILOR, TEACH, completed, fields_of, flag_of, lengthened, to_document
 from nettailor_cli.core.stages.baselines import fine_tuned
@@ -330,7 +330,15 @@ def _wanted(folds: list[Fold], asked: Asked) -> Wanted:
     if tolerance is None:
         return Wanted(None, **limits)
     teacher, student = (_accuracy(folds, whose) for whose in (delta.TEACHER, delta.STUDENT))
-    return Wanted(teacher - tolerance, tolerance=tolerance, student=student, aims_at=asked.aims_at, **limits)
+    images = sum(fold.student[0].metrics[delta.TEACHER]["images"] for fold in folds)
+    return Wanted(
+        teacher - tolerance,
+        tolerance=tolerance,
+        margin=standard_error(teacher, images),
+        student=student,
+        aims_at=asked.aims_at,
+        **limits,
+    )
 
 
 def _drawn(fitted: Fitted) -> list[candidates.Row]:

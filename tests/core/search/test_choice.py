@@ -96,6 +96,23 @@ def test_else_the_teacher_is_and_a_student_much_better_than_what_is_chosen_is_wo
         assert "student" not in choose(ROWS, nothing_to_say).reason
 
 
+def test_the_leanest_has_to_be_within_the_tolerance_by_the_margin() -> None:
+    """c is within it by 0.4 points, and b by 1.5."""
+    choice = choose(ROWS, Wanted(89.5, tolerance=0.5, margin=1.4))
+    assert (choice.row.name, choice.met) == ("b", True)
+    assert choice.reason == (
+        "b is the leanest within the tolerance by a standard error or more; c is leaner and within it by less"
+    )
+
+
+def test_where_none_is_by_the_margin_the_most_accurate_that_is_at_all_or_what_is_as_good() -> None:
+    choice = choose(ROWS, Wanted(91.4, tolerance=0.5, margin=1.4))
+    assert (choice.row.name, choice.met) == ("a", True)
+    assert choice.reason == "no candidate is within the tolerance by a standard error or more; a is the most accurate"
+    assert choose(ROWS, Wanted(89.5, tolerance=3.0, margin=9.0)).row.name == "c"
+    assert not choose(ROWS, Wanted(95.0, tolerance=0.5, margin=1.4)).met
+
+
 def test_what_misses_the_student_that_was_asked_for_is_as_close_to_the_best_candidate_as_may_be() -> None:
     rows = [row("a", 92.0, 900), row("b", 91.6, 700), row("c", 89.9, 500), row("d", 80.0, 300)]
     choice = choose(rows, Wanted(79.5, tolerance=0.5, student=95.0, aims_at="student"))

@@ -68,6 +68,12 @@ def test_the_edge_is_the_teachers_or_if_asked_for_that_of_a_better_student() -> 
     assert (choice.row.name, choice.met) == ("k03", True)
 
 
+def test_the_edge_is_a_margin_away_from_the_teachers_where_something_is_and_else_the_teachers() -> None:
+    assert Toy(SLOPE, Wanted(84.0, tolerance=0.5, margin=2.0)).go()[0].row.name == "k04"
+    choice, _ = Toy(SLOPE, Wanted(89.2, tolerance=0.5, margin=2.0)).go()
+    assert (choice.row.name, choice.met) == ("k00", True)
+
+
 def test_once_a_candidate_comes_up_to_it_after_all_the_aim_is_what_it_was() -> None:
     """The whole student doesn't, and for a while what is as good as the best is looked for; then another does."""
     hump = [89.7, 90.9, 91.0, 91.0, 91.2, 91.8, 91.5, 90.5]
