@@ -45,6 +45,25 @@ def test_ctrl_c_waits_for_the_command_to_save_its_state(tmp_path: Path) -> None:
     assert process.returncode == 1 and told == "nettailor teach: stopped; the same command goes on\n"
 
 
+def test_test_is_looked_at_once_for_a_file_and_again_for_another_network_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tool
+
+    model, asked = tmp_path / "model.safetensors", []
+
+    def evaluate(*words: object) -> dict[str, object]:
+        asked.append(words)
+        return {"accuracy": 70.0 + len(asked)}
+
+    monkeypatch.setattr(tool, "nettailor", evaluate)
+    model.write_bytes(b"one")
+    assert [tool.on_test(model, tmp_path) for _ in range(2)] == [71.0, 71.0]
+    model.write_bytes(b"another, of a search that chose anew")
+    assert [tool.on_test(model, tmp_path) for _ in range(2)] == [72.0, 72.0]
+    assert asked == [("evaluate", model, "--data", tmp_path, "--split", "test")] * 2
+
+
 @pytest.mark.parametrize(
     ("accuracies", "expected"),
     [
