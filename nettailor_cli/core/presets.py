@@ -32,7 +32,7 @@ QUICK = "quick"
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "standard": {
-        TEACH: {"epochs": 40, "min_steps": 300, "batch_size": 64},
+        TEACH: {"epochs": 16, "min_steps": 300, "batch_size": 64},
         TAILOR: {"epochs": 10, "min_steps": 300},
         FINETUNE: {"epochs": 28, "min_steps": 600, "hint_weights": LOGITS},
     },

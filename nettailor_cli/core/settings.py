@@ -59,7 +59,7 @@ class Settings:
     """What one stage of training is to do. Shares are in [0, 1], learning rates per step, sizes in pixels."""
 
     # the optimiser
-    epochs: int = _setting(40, "passes over the training images", low=1, high=100_000, panel="Training")
+    epochs: int = _setting(16, "passes over the training images", low=1, high=100_000, panel="Training")
     min_steps: int = _setting(
         0,
         "at least so many steps: more epochs where pictures are few; --epochs does without",
