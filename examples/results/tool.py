@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import statistics
@@ -11,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from nettailor_cli.core.files import sha256_of
 
 
 def nettailor(*words: object, may_miss: bool = False) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def val_accuracy(document: dict[str, Any], name: str) -> float:
 
 def on_test(model: Path, data: Path) -> float:
     """Percent on test, taken once for every network: kept beside the model, with the digest of what was measured."""
-    kept, digest = model.with_suffix(".test.json"), hashlib.sha256(model.read_bytes()).hexdigest()
+    kept, digest = model.with_suffix(".test.json"), sha256_of(model)
     known = json.loads(kept.read_text()) if kept.exists() else {}
     if known.get("sha256") != digest:
         known = {**nettailor("evaluate", model, "--data", data, "--split", "test"), "sha256": digest}

@@ -163,9 +163,9 @@ def choose(rows: Sequence[Row], wanted: Wanted) -> Choice:
         least = wanted.within_reach(best) - ROUNDING
         row = min((row for row in affordable if row.accuracy >= least), key=lambda row: (row.macs, -row.accuracy))
         of = "" if row is best else f" the leanest within it of {best.name}, which is"
-        met = wanted.accepts(row) and wanted.aims_at == TEACHER
-        whose = " of the unpruned student" if wanted.accepts(row) else ""
-        whose, where = BY_MORE if met else whose, " inside the budget" if wanted.has_budget else ""
+        accepted, where = wanted.accepts(row), " inside the budget" if wanted.has_budget else ""
+        met = accepted and wanted.aims_at == TEACHER
+        whose = BY_MORE if met else " of the unpruned student" if accepted else ""
         reason = f"no candidate{where} is within the tolerance{whose}; {row.name} is{of} the most accurate"
         return Choice(row, met, reason)
     row = most_accurate(affordable)

@@ -60,6 +60,11 @@ class Fold:
         """On this fold's val, percent."""
         return float(self.student[0].metrics["teacher"]["accuracy"])
 
+    @property
+    def images(self) -> int:
+        """How many pictures this fold's val has."""
+        return int(self.student[0].metrics["teacher"]["images"])
+
     def scores(self, state: Delta, ranking: str) -> dict[int, float]:
         """Block -> score, see `search.ranking`."""
         document, whole = state[0], self.student[0].graph

@@ -250,7 +250,7 @@ def _folds_beside(first: Fold, asked: Asked) -> list[int]:
     dataset, settings, note = first.bench.dataset, first.settings, first.job.progress.note
     wanted = asked.folds
     if wanted is None:
-        images = first.student[0].metrics["teacher"]["images"]
+        images = first.images
         tolerance = asked.accuracy_matters
         if tolerance is None or tolerance * images / 100 >= 2:
             return []
@@ -330,11 +330,10 @@ def _wanted(folds: list[Fold], asked: Asked) -> Wanted:
     if tolerance is None:
         return Wanted(None, **limits)
     teacher, student = (_accuracy(folds, whose) for whose in (delta.TEACHER, delta.STUDENT))
-    images = sum(fold.student[0].metrics[delta.TEACHER]["images"] for fold in folds)
     return Wanted(
         teacher - tolerance,
         tolerance=tolerance,
-        margin=standard_error(teacher, images),
+        margin=standard_error(teacher, sum(fold.images for fold in folds)),
         student=student,
         aims_at=asked.aims_at,
         **limits,

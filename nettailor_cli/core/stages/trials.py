@@ -117,7 +117,7 @@ class Trials:
         """Whether these folds have so many errors that even without one in the others too few would be right."""
         if self.wanted.has_budget or len(documents) == len(self.folds):
             return False
-        images = sum(fold.student[0].metrics["teacher"]["images"] for fold in self.folds)
+        images = sum(fold.images for fold in self.folds)
         metrics = [document.metrics[delta.MODEL] for document in documents]
         wrong = sum((1 - metric["accuracy"] / 100) * metric["images"] for metric in metrics)
         return 100 * (1 - wrong / images) < self.least - ROUNDING
@@ -130,9 +130,8 @@ class Trials:
         """
         if self.wanted.tolerance is None or self.wanted.has_budget:
             return 0.0
-        images = fold.student[0].metrics["teacher"]["images"]
         accuracy = min(fold.teacher_accuracy - self.wanted.tolerance, self.unshrunk[id(fold)])
-        return max(0.0, accuracy - points - 2 * standard_error(fold.teacher_accuracy, images))
+        return max(0.0, accuracy - points - 2 * standard_error(fold.teacher_accuracy, fold.images))
 
     def _pruned(self, k: int, proxy_threshold: float) -> dict[str, object]:
         return {"remove": k, "proxy_threshold": proxy_threshold, "ranking": self.plan.ranking}

@@ -21,6 +21,7 @@ def trials(accuracy: float | None, student: float | None = None, **limits: Any) 
             student=(with_metric("teacher", 100.0, n),),
             settings=SimpleNamespace(epochs=4),
             teacher_accuracy=100.0,
+            images=n,
         )
         for n in IMAGES
     ]
